@@ -4,6 +4,7 @@ Everything has a text beside its HTML, for a terminal and for readers who hear t
 """
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from html import escape
@@ -43,11 +44,8 @@ def show(kind: Kind, text: str) -> None:
 
 
 def _with_code(text: str) -> str:
-    """Text as HTML; what stands between backquotes is code."""
-    parts = escape(text, quote=False).split("`")
-    if len(parts) % 2 == 0:  # a backquote without its partner
-        return "`".join(parts)
-    return "".join(f"<code>{part}</code>" if i % 2 else part for i, part in enumerate(parts))
+    """Text as HTML; what stands between two backquotes is code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(text, quote=False))
 
 
 # --- what is done, kept when the kernel is gone ----------------------------------------------------------------------

@@ -13,6 +13,7 @@ and the grader runs them in a process of their own.
 import math
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import product
 from numbers import Real
 from typing import Any, TypeGuard, TypeVar
 
@@ -82,7 +83,8 @@ def difference(got: Any, expected: Any) -> str:
         return "expected {}, got {}".format(*_digits(expected["values"][0], got["values"][0]))
     gaps = [_gap(g, e) for g, e in zip(got["values"], expected["values"], strict=True)]
     worst = gaps.index(max(gaps))
-    place = ", ".join(map(str, _index(worst, expected["shape"])))
+    places = list(product(*map(range, expected["shape"])))  # row by row, as the values
+    place = ", ".join(map(str, places[worst]))
     return f"entry [{place}] should be {{}}, got {{}}".format(*_digits(expected["values"][worst], got["values"][worst]))
 
 
@@ -125,14 +127,6 @@ def _close(got: float, expected: float, allowed: float) -> bool:
 def _gap(got: float, expected: float) -> float:
     gap = abs(got - expected)
     return 0.0 if got == expected else math.inf if math.isnan(gap) else gap
-
-
-def _index(position: int, shape: list[int]) -> list[int]:
-    index = []
-    for side in reversed(shape):
-        position, here = divmod(position, side)
-        index.append(here)
-    return index[::-1]
 
 
 def is_numbers(value: Any) -> TypeGuard[dict[str, list]]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from lora_course.checking.comparing import recognized
-from lora_course.checking.describing import as_array
 
 Case = tuple[Any, ...]
 
@@ -42,7 +41,7 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(_same, one, other))
-    return not _is_array(one) or np.array_equal(as_array(one), as_array(other), equal_nan=True)
+    return not _is_array(one) or np.array_equal(_numbers(one), _numbers(other), equal_nan=True)
 
 
 def _alike(one: Any, other: Any) -> bool:
@@ -57,3 +56,7 @@ def _is_array(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)

@@ -14,6 +14,7 @@ import inspect
 import io
 import linecache
 import math
+import operator
 import textwrap
 import time
 import types
@@ -93,7 +94,8 @@ class Code:
         self.name, self.source, self.tree = function.__name__, source, tree
         self.deadline, self.allowed, self.turns, self.tried = time.thread_time() + SECONDS, float(10**6), 0, 0
         self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        self.known |= {TICK: self, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift, TIMES: _times}
+        powers = {ast.Pow: operator.pow, ast.LShift: operator.lshift}
+        self.known |= {TICK: self, TIMES: _times} | {POWER[op]: partial(_raised, how) for op, how in powers.items()}
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         names = [*(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)), *names]
         self.names = list(dict.fromkeys(names))
@@ -243,18 +245,11 @@ def _times(left: Any, right: Any) -> Any:
     return left * right
 
 
-def _power(base: Any, exponent: Any) -> Any:
-    return base ** _short(base, exponent)
-
-
-def _shift(base: Any, exponent: Any) -> Any:
-    return base << _short(base, exponent)
-
-
-def _short(base: Any, exponent: Any) -> Any:
+def _raised(how: Callable, base: Any, exponent: Any) -> Any:
+    """A power or a shift."""
     if isinstance(base, int) and isinstance(exponent, int) and exponent > MOST_BITS:
         raise OverflowError("a number with too many digits")
-    return exponent
+    return how(base, exponent)
 
 
 def _own(cell: ast.Module, name: str) -> list[ast.stmt]:

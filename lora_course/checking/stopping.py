@@ -73,7 +73,7 @@ LONGEST = 15  # words of an error's text
 
 def why_it_stopped(error: BaseException, function: Callable, case: Sequence[Any]) -> str:
     """A sentence about an error, and the arguments where they help; empty for an error that needs no other words."""
-    names = parameters(function)
+    names, name = parameters(function), getattr(function, "__name__", "")
     if isinstance(error, UnboundLocalError):
         return f"`{error.name}` is read before it has a value." if error.name else ""
     if isinstance(error, NameError):
@@ -81,7 +81,7 @@ def why_it_stopped(error: BaseException, function: Callable, case: Sequence[Any]
         return f"`{error.name}` is a name that your function does not know.{arguments}"
     if isinstance(error, AttributeError) and error.name and "before Module.__init__()" not in str(error):
         return _no_such_part(error)
-    if isinstance(error, TypeError) and re.match(rf"\S*{re.escape(_name(function))}\(\) (takes|missing)", str(error)):
+    if isinstance(error, TypeError) and re.match(rf"\S*{re.escape(name)}\(\) (takes|missing)", str(error)):
         return OTHER_ARGUMENTS
     meaning = next((said for pattern, said in MEANINGS.items() if re.search(pattern, str(error))), "")
     shapes = [tuple(getattr(value, "shape", ())) for value in case] if len(names) == len(case) else []
@@ -115,10 +115,6 @@ def _no_such_part(error: AttributeError) -> str:
         return f"a list has no `{error.name}`: make an array of it."
     kind = {"ndarray": "NumPy array", "Tensor": "torch tensor"}.get(kind, kind)
     return f"a {kind} has no `{error.name}`."
-
-
-def _name(function: Callable) -> str:
-    return getattr(function, "__name__", "")
 
 
 def _and(words) -> str:

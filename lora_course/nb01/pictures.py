@@ -71,12 +71,6 @@ class Product:
                 text.set(text=name, position=(x + w / 2, y - 0.02 * height))
 
 
-def _factors(U: NDArray, S: NDArray, Vt: NDArray, rank: int) -> tuple[NDArray, NDArray]:
-    """B (d_out, rank) and A (rank, d_in), each with the root of the strengths."""
-    root = np.sqrt(S[:rank])
-    return U[:, :rank] * root, root[:, None] * Vt[:rank]
-
-
 def portrait() -> NDArray:
     """The portrait that comes with matplotlib, (200, 170), 0 black to 1 white."""
     photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))  # (600, 512, 3), values 0 to 255
@@ -94,15 +88,16 @@ PORTRAIT_ALT = (
 @slider
 def portrait_view(picture: NDArray):
     """One control, rank (0 to the smaller side): the best picture of that rank, and the two factors that make it."""
-    pieces = np.linalg.svd(picture, full_matrices=False)
+    U, S, Vt = np.linalg.svd(picture, full_matrices=False)
     figure = plt.figure(figsize=(9.6, 3.9))
     product = Product(figure.add_axes((0, 0, 1, 1)), picture.shape, 0, 1)
 
     def values(rank: int) -> dict:
-        B, A = _factors(*pieces, rank)
+        root = np.sqrt(S[:rank])  # of the strengths: B (d_out, rank) and A (rank, d_in) have one each
+        B, A = U[:, :rank] * root, root[:, None] * Vt[:rank]
         numbers = B.size + A.size
         readout = f"rank {rank}: {numbers:,} numbers in B and A, {numbers / picture.size:.0%} of the {picture.size:,}"
-        return {"B": B, "A": A, "whole": low_rank(*pieces, rank), "readout": f"{readout} in the picture"}
+        return {"B": B, "A": A, "whole": low_rank(U, S, Vt, rank), "readout": f"{readout} in the picture"}
 
     return figure, values, product.draw, {"rank": 0}
 

@@ -13,7 +13,6 @@ from lora_course.drawing.style import Drawn, note, panels, slider, styled
 from lora_course.nb02.lab import AS_TRAINED, STRONGEST, Outcome
 
 SIGNED = "cividis"  # negative dark blue, zero gray, positive yellow: lightness alone tells them apart
-CLASSES = range(10)
 
 
 # --- what the adapter looks at (the slider) --------------------------------------------------------------------------
@@ -94,7 +93,7 @@ def _empty_bars(axes: Axes):
     axes.tick_params(labelsize=9, length=2)
     axes.axhline(0, color=GRAY, lw=0.8)
     axes.spines["left"].set_visible(False)
-    return axes.bar(CLASSES, np.zeros(10), color=ADAPTER[0], animated=True)
+    return axes.bar(range(10), np.zeros(10), color=ADAPTER[0], animated=True)
 
 
 def _digit_with_text(axes: Axes, image: NDArray):
@@ -188,9 +187,6 @@ def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float,
     axes.add_patch(plt.Rectangle(corner, side, side, fill=False, edgecolor=GRAY))
     if below:
         axes.text(left + side / 2, -4.5, below, ha="center", va="center", fontsize=11)
-
-
-# --- results ----------------------------------------------------------------------------------------------------------
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

@@ -106,11 +106,8 @@ def observe_linear(solution, n, d_out, d_in) -> Any:
         alive = memory.now - before - y.untyped_storage().nbytes()
     if y.shape != (n, d_out):
         return f"the output should have the shape {(n, d_out)}, and has {tuple(y.shape)}."
-    sizes = {
-        "W in float32": 4 * d_out * d_in,
-        "W in 16 bits": 2 * d_out * d_in,
-        "a copy of its codes": d_out * d_in / 2,
-    }
+    count = d_out * d_in  # of the numbers in W
+    sizes = {"W in float32": 4 * count, "W in 16 bits": 2 * count, "a copy of its codes": count / 2}
     sizes |= {"x": 4 * n * d_in, "a copy of y": 4 * n * d_out}
     g = torch.randn(y.shape, generator=generator)  # dL/dy
     dx = torch.autograd.grad(y, leaf, g, allow_unused=True)[0] if y.requires_grad else None

@@ -71,9 +71,6 @@ def test_scenes_lose_no_peak():
     assert max(below + g + a for rows in short.values() for g, a in rows) == film.peak
 
 
-# --- what the page says ----------------------------------------------------------------------------------------------
-
-
 # --- the stored films ------------------------------------------------------------------------------------------------
 
 
