@@ -8,7 +8,7 @@ from classroom import folders
 from classroom.solutions import Maker, Solutions, load_solutions
 from lora_course.assignments.core import VISIBLE, Assignment, load
 from lora_course.assignments.looking import observe_all
-from lora_course.assignments.verdict import numbers_of, readable, was_slow
+from lora_course.assignments.verdict import errors, numbers_of, readable
 from lora_course.checking.comparing import equal, plain
 
 FORM = 2  # of what is stored for the hidden tests
@@ -27,7 +27,7 @@ def task_expectations(assignment: Assignment, number: str, solutions: Solutions,
     Raises RuntimeError if the reference ran out of time: that is no result to expect of anybody.
     """
     task, found = assignment.tasks[number], observed(assignment, number, solutions.reference, word)
-    if was_slow(found):
+    if "TooSlow" in errors(found):
         raise RuntimeError(
             f"{assignment.name}, exercise {number}: the reference took longer than the {task.seconds:g} seconds that "
             "an answer may take, and nothing was stored: try again when the machine is less busy"

@@ -5,7 +5,6 @@ write(folder)                         data/voices.js, the weights, and data/plac
                                       the dot; the second needs Node
 """
 
-import hashlib
 import json
 import subprocess
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import load
 from lora_course.alive.exporting import exported, notes_of, packed, script
 from lora_edu import data_file, load_adapter, load_base, load_text, quantize_linears
 from lora_edu.gpt import decode
+from lora_edu.records import sha256
 
 HELD_OUT = slice(20_000, 21_001)  # of the addresses' validation part
 BASE, ADAPTERS = "base-laptop.safetensors", ("shakespeare-adapter", "king-james-adapter")
@@ -39,7 +39,7 @@ def voices() -> bytes:
 def sources() -> dict[str, str]:
     """The files that the page is made of, and the sha256 of each."""
     paths = [data_file(BASE), *(data_file(name) / "adapter_model.safetensors" for name in ADAPTERS)]
-    return {path.name if path.parent.name == "data" else path.parent.name: _sha256(path) for path in paths}
+    return {path.name if path.parent.name == "data" else path.parent.name: sha256(path) for path in paths}
 
 
 def texts() -> dict[str, str]:
@@ -61,10 +61,6 @@ def write(folder: Path) -> None:
 
 def _frozen():
     return quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -221,13 +221,10 @@ def _rounded(got: Tensor, saved: Tensor) -> bool:
 def _damages(tensors: dict[str, Tensor]) -> dict[str, dict]:
     """Files that do not fit, by what is wrong with them."""
     first, *_, last = sorted(tensors)
-    other = {name: tensor for name, tensor in tensors.items() if name != last}
-    short = {name: {**tensors, name: tensors[name][:1].clone()} for name in (first, last)}
-    turned = {**tensors, last: tensors[last].T.contiguous()}
     return {
-        "a tensor is missing": other,
+        "a tensor is missing": {name: tensor for name, tensor in tensors.items() if name != last},
         "a tensor too many": {**tensors, "unknown": tensors[last].clone()},
-        "one row where more belong": short[first],
-        "one row where more belong, in another tensor": short[last],
-        "rows and columns exchanged": turned,
+        "one row where more belong": {**tensors, first: tensors[first][:1].clone()},
+        "one row where more belong, in another tensor": {**tensors, last: tensors[last][:1].clone()},
+        "rows and columns exchanged": {**tensors, last: tensors[last].T.contiguous()},
     }

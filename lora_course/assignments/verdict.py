@@ -96,14 +96,9 @@ def is_untouched(got: list[dict]) -> bool:
     return bool(found) and all(errors and set(errors) == {"NotDone"} for errors in found)
 
 
-def was_interrupted(got: list[dict]) -> bool:
-    """Whether somebody pressed stop while the answer was running."""
-    return any(_error(value) == "KeyboardInterrupt" for seen in got for value in seen.values())
-
-
-def was_slow(got: list[dict]) -> bool:
-    """Whether the answer was stopped because its time was over."""
-    return any(_error(value) == "TooSlow" for seen in got for value in seen.values())
+def errors(got: list[dict]) -> set[str | None]:
+    """By what the answer was stopped: "TooSlow" if its time was over, "KeyboardInterrupt" if somebody pressed stop."""
+    return {_error(value) for seen in got for value in seen.values()}
 
 
 def failing(got: list[dict], expected: list[dict], tolerance: float) -> list[tuple[int, str]]:

@@ -58,19 +58,16 @@ PLACES: dict[str, tuple[tuple[str, ...], int]] = {
 }
 # Half of the budget, 5,120 a block, beside the 4,608 of all six at rank 1: is it attention that makes these as good?
 HALF = {"up down, rank 2": (("up_proj", "down_proj"), 2)}
-PLACE_RATES: dict[str, tuple[float, ...]] = dict.fromkeys([*PLACES, *HALF], (1e-2, 2e-2, 3e-2))
-PLACE_RATES["q"] = (3e-3, 1e-2, 3e-2)
-# The best one is not the last one tried.
-PLACE_RATES["up"] = (6e-3, *PLACE_RATES["up"])
-for _way in ("q v", *HALF):
-    PLACE_RATES[_way] = (*PLACE_RATES[_way], 5e-2)
+USUAL = (1e-2, 2e-2, 3e-2)
+# Other rates: the best one is not the last one tried.
+OTHER_PLACE_RATES = {"q": (3e-3, 1e-2, 3e-2), "up": (6e-3, *USUAL)} | dict.fromkeys(["q v", *HALF], (*USUAL, 5e-2))
 # The best of each sweep: a test holds this table against the stored results.
 BEST_PLACE_RATES = dict.fromkeys([*PLACES, *HALF], 2e-2) | {"q": 1e-2, "up": 1e-2}
 
 WHERE_ARMS: dict[str, dict] = {}
 for _way, (_targets, _rank) in (PLACES | HALF).items():
-    _options: dict = {"method": "lora", "rank": _rank, "targets": _targets}
-    WHERE_ARMS |= sweep_arms(_way, PLACE_RATES[_way], BEST_PLACE_RATES[_way], **_options)
+    _rates, _options = OTHER_PLACE_RATES.get(_way, USUAL), {"method": "lora", "rank": _rank, "targets": _targets}
+    WHERE_ARMS |= sweep_arms(_way, _rates, BEST_PLACE_RATES[_way], **_options)
 
 # --- ranks, rates, scalings, steps ---------------------------------------------------------------------------------
 

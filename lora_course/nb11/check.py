@@ -24,14 +24,13 @@ def _cut(solution, W, A, B, d, b):
     try:
         return solution(W, A, B, d, b)
     except ValueError as error:
-        whole, part = (A.shape[1], len(B)), (W.shape[1], len(W))
-        if not any(
-            f"{large}" in str(error) and f"{small}" in str(error) for large, small in zip(whole, part, strict=True)
-        ):
+        (d_out, d_in), columns, rows = W.shape, A.shape[1], len(B)
+        pairs = (columns, d_in), (rows, d_out)
+        if not any(f"{whole}" in str(error) and f"{part}" in str(error) for whole, part in pairs):
             raise
         return (
-            f"A has {whole[0]} columns and B has {whole[1]} rows, for the largest layer of the model. W is "
-            f"{part[1]} x {part[0]}: take the first {part[0]} columns of A and the first {part[1]} rows of B."
+            f"A has {columns} columns and B has {rows} rows, for the largest layer of the model. W is {d_out} x "
+            f"{d_in}: take the first {d_in} columns of A and the first {d_out} rows of B."
         )
 
 

@@ -3,7 +3,7 @@
 `runs` is everywhere what `lora_course.nb11.lab.all_runs` returns.
 """
 
-import statistics
+import numpy as np
 
 from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, SEEDS, all_runs
 from lora_course.running.stored import load_results
@@ -25,14 +25,9 @@ def paired(runs: Runs, name: str, which: str = "loss", seeds=SEEDS) -> list[floa
 
 
 def over_lora() -> dict[str, float]:
-    """The time of a step of DoRA, and of LoRA with gains, over LoRA's in the same round: taken later, in turns."""
+    """The median time of a step of DoRA, and of LoRA with gains, over LoRA's in the same round: taken in turns."""
     seconds = load_results("variant-times")["arms"]["gains, 21 rounds"]["seconds"]
-    return {name: ratio(seconds[name], seconds["LoRA"]) for name in ("DoRA", "gains")}
-
-
-def ratio(one: list[float], other: list[float]) -> float:
-    """The median of one number over another, round by round."""
-    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+    return {name: float(np.median(np.divide(seconds[name], seconds["LoRA"]))) for name in ("DoRA", "gains")}
 
 
 def at_equal_time(name: str, which: str = "loss") -> list[float]:

@@ -113,25 +113,23 @@ class Operands(TorchDispatchMode):
         return operation(*args, **(kwargs or {}))
 
 
+def multiplied(layer: nn.Module, sixteen: bool = False) -> list[int]:
+    """The bits of what a layer multiplies, two numbers for each product. sixteen: whether 16 bits are asked for."""
+    with torch.no_grad(), Operands() as seen, torch.autocast("cpu", torch.bfloat16, sixteen):
+        layer(torch.ones(32, 512))
+    return seen.bits
+
+
 def operand_bits() -> Numbers:
     """How many bits the numbers have that an NF4 layer multiplies, in the widest of its products."""
-    layer = adapted(NF4Linear.from_linear(square()))
-    found: Numbers = {}
-    for name, sixteen in (("float32", False), ("16 bits asked for", True)):
-        with torch.no_grad(), Operands() as seen, torch.autocast("cpu", torch.bfloat16, sixteen):
-            layer(torch.ones(32, 512))
-        found[name] = float(max(seen.bits))
-    return found
+    layer, ways = adapted(NF4Linear.from_linear(square())), {"float32": False, "16 bits asked for": True}
+    return {name: float(max(multiplied(layer, sixteen))) for name, sixteen in ways.items()}
 
 
 def products() -> Numbers:
     """How many products a layer makes of its inputs."""
-    found: Numbers = {}
-    for name, layer in (("merged", merge(adapted(square(), trained=True))), ("apart", adapted(square()))):
-        with torch.no_grad(), Operands() as seen:
-            layer(torch.ones(32, 512))
-        found[name] = float(len(seen.bits) // 2)
-    return found
+    layers = {"merged": merge(adapted(square(), trained=True)), "apart": adapted(square())}
+    return {name: len(multiplied(layer)) / 2 for name, layer in layers.items()}
 
 
 def integer_bits() -> Numbers:

@@ -6,19 +6,14 @@
 What is behind a sentence (verdict, numbers, control, source) is computed by `pictures_claims` when the page is drawn.
 """
 
-from collections.abc import Iterator
 from html import escape
 
 from lora_course.drawing import plots
 from lora_course.nb13.pictures_claims import CLAIMS, SAID, Claim
 
 TITLE = "Fine-tuning without the bill"
-HEADINGS = {1: "The idea", 8: "In four bits"}  # by the sentence that they stand above
+HEADINGS = {1: "<h4>The idea</h4>", 8: "<h4>In four bits</h4>"}  # by the sentence that they stand above
 SIGNS = {True: "\u25cf", False: "\u00d7", None: "?"}  # of one setting
-
-
-def numbered() -> Iterator[tuple[int, Claim]]:
-    return enumerate(CLAIMS, 1)
 
 
 # --- what opens ------------------------------------------------------------------------------------------------------
@@ -41,19 +36,15 @@ def answer_html(claim: Claim) -> str:
     )
 
 
-def heading(number: int) -> str:
-    return f"<h4>{HEADINGS[number]}</h4>" if number in HEADINGS else ""
-
-
 # --- the article -----------------------------------------------------------------------------------------------------
 
 
 def article_html() -> str:
     """The whole page with folded answers."""
     sentences = "".join(
-        f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>"
+        f"{HEADINGS.get(number, '')}<p><b>{number}.</b> {escape(claim.sentence)}</p>"
         f"<details><summary>Marked it? Open {number}</summary>{answer_html(claim)}</details>"
-        for number, claim in numbered()
+        for number, claim in enumerate(CLAIMS, 1)
     )
     return f'<div class="lora-edu-static"><h3>{TITLE}</h3>{sentences}</div>'
 
@@ -62,11 +53,11 @@ def verdicts() -> list[list[str]]:
     """The article with the verdict of each sentence, and a sign for each of its settings."""
     return [
         [f"{number}. {claim.sentence}", claim.verdict, " ".join(SIGNS[held] for held in claim.answers)]
-        for number, claim in numbered()
+        for number, claim in enumerate(CLAIMS, 1)
     ]
 
 
 def article() -> None:
     """Show the article: mark a sentence, then open what is folded below it."""
-    sentences = "\n".join(f"{number}. {claim.sentence}" for number, claim in numbered())
+    sentences = "\n".join(f"{number}. {claim.sentence}" for number, claim in enumerate(CLAIMS, 1))
     plots.publish({"text/html": article_html(), "text/plain": sentences})

@@ -125,17 +125,7 @@ def marked_words(tokens: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
 
 
 def rewarded(
-    method: str,
-    lr: float,
-    *,
-    rank: int = 8,
-    beta: float = 0.3,
-    reward: str = "no e",
-    steps: int = 40,
-    film: bool = False,
-    looks: tuple[int, ...] = (),
-    seed: int = 0,
-    progress: bool = True,
+    method: str, lr: float, *, rank=8, beta=0.3, reward="no e", steps=40, film=False, looks=(), seed=0, progress=True
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 

@@ -117,18 +117,10 @@ def pairs_figure(arms: Mapping[str, dict], rules: Mapping[int, np.ndarray], one_
         places = list(counted)
         axes.plot(places, found[0], **look)
         axes.vlines(places, *found[1:], color=look["color"], lw=1.2)
-        at_left = name == "examples in the prompt"
-        note(
-            axes,
-            name,
-            (places[-1], found[0][-1]),
-            (8, -10) if at_left else (-8, 12),
-            "left" if at_left else "right",
-            color=look["color"],
-        )
-        said.append(
-            f"{name} " + ", ".join(f"{value:.0f} ({place:,})" for place, value in zip(places, found[0], strict=True))
-        )
+        by, side = ((8, -10), "left") if name == "examples in the prompt" else ((-8, 12), "right")
+        note(axes, name, (places[-1], found[0][-1]), by, side, color=look["color"])
+        told = [f"{value:.0f} ({place:,})" for place, value in zip(places, found[0], strict=True)]
+        said.append(f"{name} {', '.join(told)}")
     floor = interval(one_word)[0]
     axes.axhline(floor, color=GRAY, lw=1)
     note(axes, '"the" before every word', (28_000, floor), (0, -9), "right", color=GRAY)

@@ -25,7 +25,11 @@ def read_own_text(path: str | Path) -> Text:
         raise ValueError(f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 40 pages")
     cut = data.rfind(b"\n", 0, len(data) * 9 // 10) + 1 or len(data) * 9 // 10
     train, held_out = data[:cut], data[cut:]
-    _check_new(path.name, held_out, train)
+    read = bytes(load_text("speeches").train.numpy()), "the addresses that the base has read: take another text"
+    twice = train, "its first nine tenths, so a low loss would show memory: remove what is there twice"
+    for other, where in (read, twice):
+        if (share := share_in(held_out, other)) > MOST_KNOWN:
+            raise ValueError(f"{share:.0%} of the last tenth of {path.name} stands in {where}")
     return Text(as_tokens(train), as_tokens(held_out))
 
 
@@ -34,7 +38,17 @@ def read_plain(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}: name a text file")
     data = path.read_bytes().replace(b"\r\n", b"\n")
-    _check_plain(path.name, data)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name} is not text in UTF-8 (byte {error.start:,} is not part of a character): save it as plain "
+            "text in UTF-8. A PDF or a document of a word processor must be exported first"
+        ) from error
+    if not data.strip():
+        raise ValueError(f"{path.name} is empty: name a file with a text")
+    if b"\0" in data:
+        raise ValueError(f"{path.name} holds zero bytes, so it is no plain text: export it as plain text in UTF-8")
     return data
 
 
@@ -46,28 +60,6 @@ def held_out_line(text: Text, least: int = 28, most: int = 52) -> str:
             return line.strip()
     longest = max((line.strip() for line in lines), key=len)
     return longest.encode("ascii", errors="replace").decode()[:most]
-
-
-def _check_plain(name: str, data: bytes) -> None:
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{name} is not text in UTF-8 (byte {error.start:,} is not part of a character): save it as plain text in "
-            "UTF-8. A PDF or a document of a word processor must be exported first"
-        ) from error
-    if not data.strip():
-        raise ValueError(f"{name} is empty: name a file with a text")
-    if b"\0" in data:
-        raise ValueError(f"{name} holds zero bytes, so it is no plain text: export it as plain text in UTF-8")
-
-
-def _check_new(name: str, held_out: bytes, train: bytes) -> None:
-    read = bytes(load_text("speeches").train.numpy()), "the addresses that the base has read: take another text"
-    twice = train, "its first nine tenths, so a low loss would show memory: remove what is there twice"
-    for other, where in (read, twice):
-        if (share := share_in(held_out, other)) > MOST_KNOWN:
-            raise ValueError(f"{share:.0%} of the last tenth of {name} stands in {where}")
 
 
 def share_in(text: bytes, other: bytes, pieces: int = 100) -> float:

@@ -50,7 +50,10 @@ def copy_course(beside: Path, fresh: bool = False) -> Path:
 
 def _add_missing(course: Path, target: Path) -> list[str]:
     """Copy what is missing, and name the files that have changed in the course since they were copied."""
-    copied, newer = _copied(target / RECORD), []
+    try:
+        copied, newer = read_record(target / RECORD), []
+    except ValueError:  # without a record, or with a damaged one, the copy as it is counts
+        copied, newer = {}, []
     for source in sorted(path for pattern in COURSE_FILES for path in course.glob(pattern) if path.is_file()):
         name, mine = source.relative_to(course).as_posix(), target / source.relative_to(course)
         if not mine.exists():
@@ -61,11 +64,3 @@ def _add_missing(course: Path, target: Path) -> list[str]:
             newer.append(name)
     write_record(target / RECORD, copied)
     return newer
-
-
-def _copied(record: Path) -> dict[str, str]:
-    """The sha256 of each file as it was copied. Without a record, or with a damaged one, the copy as it is counts."""
-    try:
-        return read_record(record)
-    except ValueError:
-        return {}

@@ -6,7 +6,6 @@ import nbformat
 import pytest
 from conftest import NOTEBOOKS, markdown
 
-from lora_course.nb13.pictures import numbered
 from lora_course.nb13.pictures_claims import CLAIMS
 
 TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(NOTEBOOKS.glob("*.md"))}
@@ -26,7 +25,7 @@ def test_every_link_leads_to_a_heading(name):
         assert anchor in there, f"{name} links to {page}#{anchor}"
 
 
-@pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in numbered()])
+@pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in enumerate(CLAIMS, 1)])
 def test_a_sentence_of_13_leads_to_a_heading(claim):
     file, _, heading = claim.link.partition("#")
     assert heading.replace(" ", "-") in ANCHORS[file]

@@ -15,7 +15,7 @@ from lora_course.nb13 import pictures as page
 from lora_course.nb13.lab_measured import Interval
 from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, holds, verdict
 
-EACH = pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in page.numbered()])
+EACH = pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in enumerate(CLAIMS, 1)])
 
 
 @EACH
