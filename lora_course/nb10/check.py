@@ -10,14 +10,12 @@ __all__ = ["amplification", "beside", "shared"]
 # --- 10.1: what two subspaces share ----------------------------------------------------------------------------------
 
 
-def _factors() -> list[tuple]:
+def _factors():
     """Cases (M, N, i, j): two factors that share some directions; i, j and the rank differ."""
-    cases = []
     for seed, (rank, d, i, j) in enumerate([(5, 9, 2, 3), (4, 12, 3, 2), (6, 10, 1, 4)]):
         rng = np.random.default_rng(seed)
         M, N = rng.normal(size=(2, rank, d))
-        cases.append((M, N + 0.8 * M[::-1], i, j))
-    return cases
+        yield M, N + 0.8 * M[::-1], i, j
 
 
 def _both(new: str) -> str:
@@ -30,7 +28,7 @@ END = "return together / most"
 
 @exercise(
     "10.1",
-    _factors(),
+    list(_factors()),
     taught={
         _both("svd({})[0].T"): "Your answer takes left singular vectors, combinations of the rows. Directions of the "
         "input are the right ones: rows of Vt.",
@@ -65,17 +63,15 @@ def shared(M, N, i, j):
 # --- 10.3: amplification ---------------------------------------------------------------------------------------------
 
 
-def _pairs_of_matrices() -> list[tuple]:
-    cases = []
+def _pairs_of_matrices():
     for seed, (d_out, d_in, rank) in enumerate([(6, 8, 2), (9, 5, 3)]):
         rng = np.random.default_rng(seed)
-        cases.append((3 * rng.normal(size=(d_out, d_in)), rng.normal(size=(d_out, d_in)), rank))
-    return cases
+        yield 3 * rng.normal(size=(d_out, d_in)), rng.normal(size=(d_out, d_in)), rank
 
 
 @exercise(
     "10.3",
-    _pairs_of_matrices(),
+    list(_pairs_of_matrices()),
     taught={
         "np.linalg.norm(seen) -> np.linalg.norm(W)": "Your answer divides by the norm of all of W. How much of W lies "
         "in the directions of dW? Its norm is {below:.3g}.",

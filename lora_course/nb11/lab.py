@@ -95,12 +95,8 @@ def variant_loss(name: str, lr: float, steps: int = STEPS, *, own: float = 1.0, 
     losses = train_groups(model, load_text("shakespeare"), groups_of(name, model, lr, own), steps, seed)
     if len(losses) < steps or losses[-1] > 10:
         return {"diverged": True}
-    measured = {
-        "loss": loss_on(model, "shakespeare"),
-        "addresses": loss_on(model, "speeches"),
-        "training": statistics.mean(losses[-20:]),
-    }
-    return {key: round(value, 5) for key, value in measured.items()}
+    training = round(statistics.mean(losses[-20:]), 5)
+    return {"loss": loss_on(model, "shakespeare"), "addresses": loss_on(model, "speeches"), "training": training}
 
 
 # --- the arms --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ hold stands beside the sentence, in `pictures_claims`.
 
 import copy
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -22,14 +21,7 @@ from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge
 from lora_edu.measures import cosine
 from lora_edu.memory.shapes import ARCHITECTURES
 
-
-class Interval(NamedTuple):
-    """Where a number lies, as far as its seeds can tell."""
-
-    low: float
-    high: float
-
-
+Interval = tuple[float, float]  # where a number lies, as far as its seeds can tell: low, high
 Numbers = dict[str, float | Interval]
 
 

@@ -16,7 +16,7 @@ ERRORS = 2.571  # how many standard errors luck alone passes once in twenty, wit
 def interval(values: list[float]) -> Interval:
     """Where the mean over all seeds lies, by these six, 95 times in 100."""
     half = ERRORS * stdev(values) / len(values) ** 0.5
-    return Interval(mean(values) - half, mean(values) + half)
+    return mean(values) - half, mean(values) + half
 
 
 def right(arm: str, order: str) -> np.ndarray:

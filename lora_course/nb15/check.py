@@ -58,9 +58,8 @@ def extra_forgetting(kl, forgotten, runs):
 # --- 15.2: intruders -------------------------------------------------------------------------------------------------
 
 
-def _with_intruders() -> list[tuple]:
+def _with_intruders():
     """Cases (W, dW, k, bound): W's strengths fall, dW has three directions; in the last case one where W has none."""
-    cases = []
     for seed, d_out, d_in, k, bound, size in [
         (377, 16, 23, 5, 0.45, 8.0),
         (421, 18, 23, 8, 0.6, 8.0),
@@ -78,8 +77,7 @@ def _with_intruders() -> list[tuple]:
         u, v = (m / np.linalg.norm(m, axis=0) for m in (rng.normal(size=(d_out, 3)), rng.normal(size=(d_in, 3))))
         if seed == 488:
             u[:, 0] = 2 * np.linalg.svd(W)[0][:, -1]
-        cases.append((W, size * u @ v.T, k, bound))
-    return cases
+        yield W, size * u @ v.T, k, bound
 
 
 OWN, NEW = "np.linalg.svd(W, full_matrices=False)[0]", "np.linalg.svd(W + dW, full_matrices=False)[0]"
@@ -88,7 +86,7 @@ NEAREST = "cosines.max(axis=1)"
 
 @exercise(
     "15.2",
-    _with_intruders(),
+    list(_with_intruders()),
     taught={
         "np.abs(strongest.T @ own) -> strongest.T @ own": "Your answer counts a direction that points the other way as "
         "new. u and -u are one direction: take magnitudes.",

@@ -10,12 +10,11 @@ __all__ = ["advantages", "beside", "divergence"]
 # --- 16.1: what a roll-out is compared with --------------------------------------------------------------------------
 
 
-def _paid() -> list[tuple]:
+def _paid():
     """Cases (rewards,): of few roll-outs, of whole numbers and of others."""
-    cases = [(np.array([[0.0, -1, 0, -1], [-1, 0, 0, 0], [0, 0, -1, 0]]),)]
+    yield (np.array([[0.0, -1, 0, -1], [-1, 0, 0, 0], [0, 0, -1, 0]]),)
     for seed, shape in enumerate([(2, 3), (5, 4), (4, 7)]):
-        cases.append((np.random.default_rng(seed).normal(size=shape),))
-    return cases
+        yield (np.random.default_rng(seed).normal(size=shape),)
 
 
 TO_GO, OTHERS = "rewards[:, ::-1].cumsum(axis=1)[:, ::-1]", "(to_go.sum(axis=0) - to_go) / (len(rewards) - 1)"
@@ -23,7 +22,7 @@ TO_GO, OTHERS = "rewards[:, ::-1].cumsum(axis=1)[:, ::-1]", "(to_go.sum(axis=0) 
 
 @exercise(
     "16.1",
-    _paid(),
+    list(_paid()),
     taught={
         f"{TO_GO} -> rewards.sum(axis=1, keepdims=True) + 0 * rewards": "Your answer credits every byte with the whole "
         "roll-out. A byte cannot change what was paid before it: add up from its own place on.",
@@ -58,13 +57,10 @@ def advantages(rewards):
 # --- 16.2: how far from the base -------------------------------------------------------------------------------------
 
 
-def _written() -> list[tuple]:
+def _written():
     """Cases (now, before): log probabilities of what was written, some likelier now, some less likely."""
-    cases = []
     for seed, shape in enumerate([(2, 3), (3, 5), (6, 2)]):
-        now, before = np.log(np.random.default_rng(seed).uniform(0.05, 0.95, size=(2, *shape)))
-        cases.append((now, before))
-    return cases
+        yield tuple(np.log(np.random.default_rng(seed).uniform(0.05, 0.95, size=(2, *shape))))
 
 
 RATIO, EACH = "log_ratio = before - now", "np.exp(log_ratio) - 1 - log_ratio"
@@ -72,7 +68,7 @@ RATIO, EACH = "log_ratio = before - now", "np.exp(log_ratio) - 1 - log_ratio"
 
 @exercise(
     "16.2",
-    _written(),
+    list(_written()),
     taught={
         f"{RATIO} -> log_ratio = now - before": "Your answer has the sign the wrong way round. The model wrote these "
         "bytes, so the exponential is of the base's log probability minus the model's.",

@@ -145,17 +145,14 @@ def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
 
     method: "full", "lora", "qlora", "constants" or "by last byte".
     """
-    model = load_base("laptop", device="cpu")
+    model, base = load_base("laptop", device="cpu"), functools.partial(new_log_probs, shipped())
     if method in ("constants", "by last byte"):  # one for each of the 256 logits, those of e's on their way already
         model.requires_grad_(False).lm_head.bias = nn.Parameter(-2.5 * is_e(torch.arange(model.config.vocab_size)))
-        model = by_last_byte(model) if method == "by last byte" else model
-        return model, functools.partial(new_log_probs, shipped())
+        return by_last_byte(model) if method == "by last byte" else model, base
     if method == "qlora":  # the numbers of NF4, decoded once: a roll-out reads every weight 32 times
         model, method = dequantize_linears(quantize_linears(model, block_size=64, double_quant=True)), "lora"
     model = prepared(model, method, rank, seed)
-    if method == "full":
-        return model, functools.partial(new_log_probs, shipped())
-    return model, functools.partial(base_log_probs, model)
+    return model, base if method == "full" else functools.partial(base_log_probs, model)
 
 
 def by_last_byte(model: GPT) -> GPT:

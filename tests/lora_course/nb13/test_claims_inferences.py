@@ -40,9 +40,10 @@ def gap(one, other, order):
 @pytest.mark.parametrize("form", ["", MID])
 def test_lora_is_behind_counting_and_full_training_ahead_of_lora_in_both_forms(form):
     """The page had said "counting wins": that was of the start of a line, where the rival is told that A is a."""
-    assert gap("lora", "counted", f"question{form}").high < 0 < gap("full", "lora", f"question{form}").low
-    ahead = gap("full", "counted", f"question{form}")
-    assert ahead.low < 0 < ahead.high if form else ahead.high < 0
+    (_, behind), (ahead, _) = gap("lora", "counted", f"question{form}"), gap("full", "lora", f"question{form}")
+    assert behind < 0 < ahead
+    low, high = gap("full", "counted", f"question{form}")
+    assert low < 0 < high if form else high < 0
 
 
 def test_full_training_alone_beats_the_coin_in_both_orders_and_in_mid_line_alone():

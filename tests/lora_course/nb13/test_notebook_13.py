@@ -12,7 +12,6 @@ import pytest
 
 from lora_course.nb13 import lab_measured as measured
 from lora_course.nb13 import pictures as page
-from lora_course.nb13.lab_measured import Interval
 from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, holds, verdict
 
 EACH = pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in enumerate(CLAIMS, 1)])
@@ -55,8 +54,8 @@ def test_a_verdict_is_what_all_settings_say_together(answers):
 
 @pytest.mark.parametrize(
     ("number", "least", "most", "expected"),
-    [(2.0, 1, inf, True), (2.0, 3, inf, False), (2.0, -inf, 2, True), (Interval(-1, 0.9), -inf, 1, True),
-     (Interval(1.1, 9), -inf, 1, False), (Interval(-1, 1.1), -inf, 1, None), (Interval(0, 3), 1, 2, None)],
+    [(2.0, 1, inf, True), (2.0, 3, inf, False), (2.0, -inf, 2, True), ((-1, 0.9), -inf, 1, True),
+     ((1.1, 9), -inf, 1, False), ((-1, 1.1), -inf, 1, None), ((0, 3), 1, 2, None)],
 )  # fmt: skip
 def test_all_of_the_interval_must_lie_on_one_side(number, least, most, expected):
     assert holds(number, least, most) is expected
