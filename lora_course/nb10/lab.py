@@ -66,8 +66,8 @@ BEST_PLACE_RATES = dict.fromkeys([*PLACES, *HALF], 2e-2) | {"q": 1e-2, "up": 1e-
 
 WHERE_ARMS: dict[str, dict] = {}
 for _way, (_targets, _rank) in (PLACES | HALF).items():
-    _rates, _options = OTHER_PLACE_RATES.get(_way, USUAL), {"method": "lora", "rank": _rank, "targets": _targets}
-    WHERE_ARMS |= sweep_arms(_way, _rates, BEST_PLACE_RATES[_way], **_options)
+    _rates, _best = OTHER_PLACE_RATES.get(_way, USUAL), BEST_PLACE_RATES[_way]
+    WHERE_ARMS |= sweep_arms(_way, _rates, _best, method="lora", rank=_rank, targets=_targets)
 
 # --- ranks, rates, scalings, steps ---------------------------------------------------------------------------------
 
@@ -95,5 +95,5 @@ PRICE_ARMS = (
 for _rank, _rates in RANK_RATES.items():
     PRICE_ARMS |= sweep_arms(rank_way("lora", _rank), _rates, BEST_RANK_RATE, method="lora", rank=_rank)
 for (_scaling, _rank), _rates in OTHER_RATES.items():
-    _options = {"method": "lora", "rank": _rank, "scaling": SCALINGS[_scaling](_rank)}
-    PRICE_ARMS |= arms_of(rank_way("lora", _rank, _scaling), _rates, **_options)
+    _scale = SCALINGS[_scaling](_rank)
+    PRICE_ARMS |= arms_of(rank_way("lora", _rank, _scaling), _rates, method="lora", rank=_rank, scaling=_scale)

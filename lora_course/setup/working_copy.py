@@ -50,10 +50,11 @@ def copy_course(beside: Path, fresh: bool = False) -> Path:
 
 def _add_missing(course: Path, target: Path) -> list[str]:
     """Copy what is missing, and name the files that have changed in the course since they were copied."""
+    newer: list[str] = []
     try:
-        copied, newer = read_record(target / RECORD), []
+        copied = read_record(target / RECORD)
     except ValueError:  # without a record, or with a damaged one, the copy as it is counts
-        copied, newer = {}, []
+        copied = {}
     for source in sorted(path for pattern in COURSE_FILES for path in course.glob(pattern) if path.is_file()):
         name, mine = source.relative_to(course).as_posix(), target / source.relative_to(course)
         if not mine.exists():
