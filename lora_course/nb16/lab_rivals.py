@@ -19,8 +19,10 @@ def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings)
     """One arm of the experiment `reward`. method: a rival's name, or a way to train as `rewarded` takes it."""
     if method == "bias":
         return biased(**settings)
-    if method in ("imitated", "picked"):
-        return {"imitated": imitated, "picked": picked}[method](seed=seed, **settings)
+    if method == "imitated":
+        return imitated(seed=seed, **settings)
+    if method == "picked":
+        return picked(seed=seed, **settings)
     return nb16.rewarded(method, seed=seed, progress=progress, **settings)
 
 
