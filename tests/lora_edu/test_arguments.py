@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import moved
+from damaged_files import each
 from stopped_runs import refused
 from torch import Tensor, nn
 
@@ -69,22 +70,12 @@ def two(model):
 
 
 def other_rank(model):
-    state = adapter_state(model)
-    return [state, {name: tensor[:1] if name.endswith("lora_A") else tensor for name, tensor in state.items()}]
+    return [adapter_state(model), each(lambda tensor: tensor[:1], "lora_A")(adapter_state(model))]
 
 
-def wider(state):
-    return {
-        name: nn.functional.pad(tensor, (0, 1)) if name.endswith("lora_A") else tensor for name, tensor in state.items()
-    }
-
-
-def too_large(state):
-    return {name: tensor.double() + 1e200 for name, tensor in state.items()}
-
-
-def as_numpy(state):
-    return {name: tensor.numpy() for name, tensor in state.items()}
+wider = each(lambda tensor: nn.functional.pad(tensor, (0, 1)), "lora_A")
+too_large = each(lambda tensor: tensor.double() + 1e200)
+as_numpy = each(Tensor.numpy)
 
 
 def attention():
@@ -163,6 +154,8 @@ REFUSED = {
                              "precision must be one of float32; bfloat16; .*, got 'fp16'"),
     "4 bits, trained in full": (small, lambda m: training_bytes(SEVEN, bits=4), "4-bit weights cannot be trained"),
     "adapters before 4 bits": (adapted, quantize_linears, r"quantize_linears\(model\) first, then add_lora"),
+    "4 bits, merged": (lambda: add_lora(quantize_linears(small()), 2, 8), merge,
+                       r"keeps its weight in 4 bits.*Call dequantize_linears\(model\) first"),
     "4 bits twice": (lambda: quantize_linears(small()), quantize_linears, "no layer is left"),
     "constants in nf9": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant("nf9")), "nf9"),
     "blocks of no constant": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant(block_size=0)), "block_s"),

@@ -33,12 +33,8 @@ def test_the_three_texts():
     with pytest.raises(ValueError, match="unknown text 'bible': choose one of speeches, shakespeare, king-james"):
         load_text("bible")
     assert available_texts() == ["speeches", "shakespeare", "king-james"]
-    openings = {
-        "speeches": "Fellow-Citizens of the Senate",
-        "shakespeare": "# ",
-        "king-james": "1:1 In the beginning God",
-    }
-    for name, opening in openings.items():
+    openings = ("Fellow-Citizens of the Senate", "# ", "1:1 In the beginning God")
+    for name, opening in zip(available_texts(), openings, strict=True):
         text = load_text(name)
         assert text.train.dtype == text.validation.dtype == torch.uint8
         assert decode(text.train[:60]).startswith(opening)

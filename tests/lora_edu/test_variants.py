@@ -11,13 +11,7 @@ from torch import nn
 from lora_edu import GPT, NF4Linear, trainable_summary
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unmerge
 from lora_edu.peft_io import save_adapter
-from lora_edu.variants import (
-    VARIANTS,
-    add_variant,
-    full_weight,
-    largest_directions,
-    lora_plus_groups,
-)
+from lora_edu.variants import VARIANTS, add_variant, full_weight, largest_directions, lora_plus_groups
 from tests.conftest import TINY
 
 TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(2))
@@ -183,9 +177,10 @@ def test_the_weights_of_dora_are_those_of_peft_to_the_bit_merged_and_on_the_way_
         assert all(torch.equal(mine.base.weight, their.base_layer.weight) for mine, their in pairs(ours, theirs))
 
 
-@pytest.mark.parametrize(
-    ("variant", "why"), [("PiSSA", "Save combine"), ("VeRA", "no such vectors"), ("gains", "no gains")]
-)
+NO_LORA = {"PiSSA": "Save combine", "VeRA": "no such vectors", "gains": "no gains"}
+
+
+@pytest.mark.parametrize(("variant", "why"), NO_LORA.items())
 def test_what_is_no_lora_beside_the_base_is_not_saved_as_one(base, variant, why, tmp_path):
     with pytest.raises(ValueError, match=why):
         save_adapter(add_variant(base, variant, RANK, ALPHA), tmp_path)
@@ -205,9 +200,10 @@ def test_all_that_is_trained_is_saved_and_loaded(base, variant):
     assert len(pieces) == (1 if variant == "VeRA" else len(lora_layers(ours)))
 
 
-def test_a_merged_vera_is_not_trained(base):
-    model = merge(add_variant(base, "VeRA", RANK, ALPHA)).train()
-    with pytest.raises(RuntimeError, match="merged"):
+@pytest.mark.parametrize("variant", ["LoRA", "VeRA"])
+def test_a_merged_adapter_is_not_trained(base, variant):
+    model = merge(add_variant(base, variant, RANK, ALPHA)).train()
+    with pytest.raises(RuntimeError, match="a merged adapter cannot be trained"):
         model(TOKENS, TOKENS)
 
 

@@ -101,6 +101,7 @@ def test_q4_1_is_the_one_of_gguf():
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_bytes_of_a_real_model(tied):
     model = quantize_linears(tiny_llama(tie_word_embeddings=tied, hidden_size=256, intermediate_size=512))
+    assert (model.lm_head.weight is model.get_input_embeddings().weight) == tied
     linears = sum(m.in_features * m.out_features for m in model.modules() if hasattr(m, "is_nf4"))
     norms = sum(p.numel() for name, p in model.named_parameters() if "norm" in name)
     expected = nb12.stored_bytes.reference(linears, model.get_input_embeddings().weight.numel(), norms, tied)

@@ -82,13 +82,6 @@ def test_a_real_write_that_fails_in_the_middle(tiny_gpt, tiny_text, stopped):
     assert_goes_on(tiny_gpt, tiny_text, stopped)
 
 
-def raising(error):
-    def raises(*_, **__):
-        raise error
-
-    return raises
-
-
 def test_a_folder_that_cannot_be_used_is_noticed_before_training(tiny_gpt, tiny_text, stopped, monkeypatch):
     def stops(error, words, folder=stopped):
         model = with_adapters(tiny_gpt)
@@ -128,16 +121,15 @@ class Trap:
 def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_path):
     newest, foreign = stopped / NEWEST, tmp_path / "foreign" / "checkpoint.pt"
     newest.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ValueError, match=r"4.safetensors is a pickle, .* is never opened"):
-        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     foreign.parent.mkdir()
     foreign.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(ValueError, match=r"checkpoint.pt is a pickle, which can run any code when it is opened"):
-        go_on(with_adapters(tiny_gpt), tiny_text, foreign.parent)
-    with pytest.raises(
-        ValueError, match=r"checkpoint.pt is a file: checkpoint= names a folder, which need not exist yet"
-    ):
-        go_on(with_adapters(tiny_gpt), tiny_text, foreign)
+    for folder, words in {
+        stopped: "4.safetensors is a pickle, .* is never opened",
+        foreign.parent: "checkpoint.pt is a pickle, which can run any code when it is opened",
+        foreign: "checkpoint.pt is a file: checkpoint= names a folder, which need not exist yet",
+    }.items():
+        with pytest.raises(ValueError, match=words):
+            go_on(with_adapters(tiny_gpt), tiny_text, folder)
 
 
 def test_the_package_never_unpickles():

@@ -88,9 +88,8 @@ def test_a_few_steps_of_training(tiny_gpt, tiny_text, device):
     model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
     frozen = {name: value.clone() for name, value in model.state_dict().items() if "lora_" not in name}
     adapters = {name: value.clone() for name, value in model.state_dict().items() if "lora_" in name}
-    history = train(
-        model, tiny_text, 30, lr=1e-2, batch_size=4, seq_len=16, device=device, autocast=True, progress=False
-    )
+    how = dict(lr=1e-2, batch_size=4, seq_len=16, device=device, autocast=True, progress=False)
+    history = train(model, tiny_text, 30, **how)
     assert history.validation_loss[-1][1] < history.validation_loss[0][1] - 0.1
     after = model.state_dict()
     assert all(tensor.device.type == device for tensor in after.values())

@@ -30,12 +30,10 @@ def written(text, **around):
     return space["loss"]
 
 
-class Own(nn.Module):
-    """A layer of one's own that depends on a thing."""
-
-    def __init__(self, thing):
-        super().__init__()
-        self.thing = thing
+def of_a_layer(thing):
+    layer = nn.Identity()
+    layer.thing = thing
+    return layer
 
 
 class Smoothed:
@@ -62,24 +60,18 @@ def in_a_file(text):
     return module
 
 
-def hooked(n):
+def with_a(thing, n):
+    """A layer with something put into it that depends on n."""
     layer = nn.Linear(2, 2)
-    layer.register_forward_hook(lambda layer, inputs, y: y * n)
+    PUT_IN[thing](layer, n)
     return layer
 
 
-def replaced(n):
-    layer = nn.Linear(2, 2)
-    layer.forward = lambda x: x * n
-    return layer
-
-
-def parametrized(n):
-    layer = nn.Linear(2, 2)
-    parametrize.register_parametrization(layer, "weight", nn.Softplus(n))
-    return layer
-
-
+PUT_IN = {
+    "hook": lambda layer, n: layer.register_forward_hook(lambda layer, inputs, y: y * n),
+    "forward of its own": lambda layer, n: setattr(layer, "forward", lambda x: x * n),
+    "parametrization": lambda layer, n: parametrize.register_parametrization(layer, "weight", nn.Softplus(n)),
+}
 # Each is called with 2 and with 3.
 THINGS = {
     "a number": lambda n: n,
@@ -126,7 +118,7 @@ LOSSES = {
     "a static method": lambda n: written(f"class loss:\n    @staticmethod\n    def scale(): return {n}")(),
     "a method": lambda n: Smoothed(n).__call__,
 }
-WAYS = {"closed over": closed_over, "of a layer": Own, "of an object": Smoothed,
+WAYS = {"closed over": closed_over, "of a layer": of_a_layer, "of an object": Smoothed,
         "given": lambda thing: functools.partial(mixed, thing)}  # fmt: skip
 LOSSES |= {
     f"{name} {way}": lambda n, make=make, around=around: around(make(n))
@@ -146,9 +138,10 @@ def test_a_set_has_no_order():
     assert described(closed_over({0, 8})) == described(closed_over({8, 0}))
 
 
-@pytest.mark.parametrize("make", [hooked, replaced, parametrized])
-def test_what_has_been_put_into_a_layer_counts(make):
-    assert described(model=make(2)) == described(model=make(2)) != described(model=make(3))
+@pytest.mark.parametrize("thing", PUT_IN)
+def test_what_has_been_put_into_a_layer_counts(thing):
+    one, again, other = (described(model=with_a(thing, n)) for n in (2, 2, 3))
+    assert one == again != other
 
 
 def test_what_holds_itself_ends_and_a_shared_weight_is_known_as_such():
@@ -222,11 +215,8 @@ def test_a_checkpoint_of_another_run(tiny_gpt, tiny_text, stopped, make, options
 def test_another_default_type_is_another_run(tiny_gpt, tiny_text, stopped):
     model = with_adapters(tiny_gpt)
     torch.set_default_dtype(torch.float64)
-    try:
-        with refused(model, ValueError, "the default type is torch.float32 there and torch.float64 here"):
-            go_on(model, tiny_text, stopped)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    with refused(model, ValueError, "the default type is torch.float32 there and torch.float64 here"):
+        go_on(model, tiny_text, stopped)
 
 
 def test_a_loss_that_changes_while_it_trains_goes_on_with_what_it_has_become_only(tiny_gpt, tiny_text, tmp_path):

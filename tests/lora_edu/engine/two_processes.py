@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from conftest import moved
 from safetensors.torch import save_file
 from stopped_runs import stopped_in
 
@@ -34,10 +35,7 @@ def build(method, device, dropout=0.0):
     if method == "qlora":
         quantize_linears(model)
     if method != "full":
-        add_lora(model, rank=8, alpha=16, targets="all-linear", dropout=dropout)
-        for name, parameter in model.named_parameters():
-            if name.endswith("lora_B"):
-                torch.nn.init.normal_(parameter, std=0.02)
+        moved(add_lora(model, rank=8, alpha=16, targets="all-linear", dropout=dropout), std=0.02)
     return model
 
 

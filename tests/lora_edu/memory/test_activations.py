@@ -36,9 +36,8 @@ def test_the_prediction_is_exact_in_every_precision(way, precision, checkpointin
     model.checkpointing = "non-reentrant" if checkpointing else "none"
     with autocast(precision):
         measured = measured_activation_bytes(model, *batch(3, 21))
-    assert measured == predicted_activation_bytes(
-        CONFIG, 3, 21, checkpointing=checkpointing, precision=precision, **way
-    )
+    how = way | {"checkpointing": checkpointing, "precision": precision}
+    assert measured == predicted_activation_bytes(CONFIG, 3, 21, **how)
 
 
 SUBSETS = [names for n in range(1, 7) for names in itertools.combinations(Architecture.of_gpt(GPTConfig()).linears, n)]
