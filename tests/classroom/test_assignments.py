@@ -1,18 +1,17 @@
 """The assignments: graders proven, sources in order, releases that give nothing away, solutions with full marks."""
 
 import json
-import math
 import re
 
 import classroom_folder
 import nbformat
-import numpy as np
 import pytest
 
 from classroom import autograding, collecting, expecting, folders, grades, judge, proof, releasing
 from classroom import obstacles as inspecting
 from classroom.solutions import load_solutions
 from lora_course.assignments import core
+from lora_course.checking import comparing
 
 REPOSITORY = classroom_folder.ASSIGNMENTS.parent.parent
 NAMES = core.names()
@@ -150,7 +149,8 @@ def test_a_blank_notebook_earns_nothing_and_the_solution_everything(name, releas
     tests = {classroom_folder.grade_id(cell): cell.source for cell in solved.cells if judge.is_test(cell)}
     code = [cell for notebook in (blank, solved) for cell in notebook.cells if cell.cell_type == "code"]
     names = [classroom_folder.grade_id(cell) for cell in code]
-    done = classroom_folder.run([tests.get(n, cell.source) for n, cell in zip(names, code, strict=True)], folder)
+    sources = [tests.get(n, cell.source) for n, cell in zip(names, code, strict=True)]
+    done = classroom_folder.forked(lambda: classroom_folder.run(sources), folder)
     assert not [cell for cell in done if cell["error"] or cell["stderr"]]
     for right, half in enumerate((slice(len(done) // 2), slice(len(done) // 2, None))):
         results = {n: float(cell["result"]) for n, cell in zip(names[half], done[half], strict=True) if n in tests}
@@ -193,14 +193,9 @@ def test_importing_the_answer_does_not_pass(released, name, tmp_path):
 
 
 def is_fresh(old, new):
-    """Equal, but for the last digits of fractions: another processor rounds them anew."""
-    if isinstance(new, dict):
+    """Equal, but for the last digits of numbers: another processor rounds them anew."""
+    if isinstance(new, list):
+        return len(old) == len(new) and all(map(is_fresh, old, new))
+    if isinstance(new, dict) and not comparing.is_numbers(new):
         return old.keys() == new.keys() and all(is_fresh(old[key], new[key]) for key in new)
-    if isinstance(new, float):
-        return is_fresh([old], [new])
-    if not isinstance(new, list):
-        return old == new
-    if all(isinstance(value, float) for value in new):
-        largest = max(filter(math.isfinite, map(abs, new)), default=0)
-        return len(old) == len(new) and np.allclose(old, new, rtol=0, atol=3e-5 * largest, equal_nan=True)
-    return len(old) == len(new) and all(map(is_fresh, old, new))
+    return comparing.equal(old, new, tolerance=3e-5)

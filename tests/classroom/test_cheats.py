@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import classroom_folder
@@ -125,37 +126,29 @@ def handed_in(cheat: str, name: str = NAME) -> nbformat.NotebookNode:
 
 def observed(notebook: nbformat.NotebookNode, checks: str, folder) -> list[list]:
     """The outputs of each cell, from a process without the teacher's package, folder and expectations, like the box."""
-    answer = folder / "outputs.json"
     boxed = judge.for_the_box(notebook)
-    child = os.fork()
-    if not child:
-        with contextlib.suppress(BaseException), contextlib.redirect_stdout(io.StringIO()):
-            _run(boxed, checks, folder, answer)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status == 0
-    return json.loads(answer.read_text())
+    return classroom_folder.forked(lambda: _run(boxed, checks), folder)
 
 
-def _run(boxed, checks, folder, answer):
+def _run(boxed, checks):
     import IPython.display
 
     signal.alarm(60)
-    os.chdir(folder)
     os.environ.pop(folders.VARIABLE, None)
-    (folder / "checks.json").write_text(judge.silent(checks))
+    Path("checks.json").write_text(judge.silent(checks))
     for name in [name for name in sys.modules if name.partition(".")[0] == "classroom"]:
         del sys.modules[name]
     sys.meta_path.insert(0, SimpleNamespace(find_spec=_no_teacher))
-    outputs, dumps, here = [], json.dumps, {"CHECKS": checks}
+    outputs, here = [], {"CHECKS": checks}
     IPython.display.display = lambda data, **options: outputs[-1].append(data)
     for cell in boxed.cells:
         outputs.append([])
         try:
-            exec(cell.source, here)
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(cell.source, here)
         except BaseException as error:
             outputs[-1].append({"error": type(error).__name__})
-    answer.write_text(dumps(outputs))
+    return outputs
 
 
 def _no_teacher(name, path=None, target=None):

@@ -69,9 +69,8 @@ def test_canvas(folder):
     collect(folder, files)
     there = submitted(folder)
     assert there["doejane_7001"] == "late" and there["leekim_7002"] == "in time"
-    assert inspecting.before(folder / "submitted" / "roesam_7003" / NAME, NAME, None) == (
-        f"there is no {NAME}.ipynb; handed in: My Work -1-.ipynb (renamed?)"
-    )
+    reason = inspecting.before(folder / "submitted" / "roesam_7003" / NAME, NAME, None)
+    assert reason == f"there is no {NAME}.ipynb; handed in: My Work -1-.ipynb (renamed?)"
     assert collecting.remembered(NAME)["doejane_7001"]["late"] is True
     assert not list(folder.rglob("timestamp.txt"))  # the archive does not know the time
 

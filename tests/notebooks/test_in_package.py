@@ -15,7 +15,6 @@ from conftest import ROOT
 
 TAG = "in-package:"
 ONLY_REFUSE = {"once_differentiable"}  # decorators that change nothing of what is computed
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 CELLS = [
@@ -50,8 +49,6 @@ class Bare(ast.NodeTransformer):
         node.decorator_list = [one for one in node.decorator_list if ast.unparse(one) not in ONLY_REFUSE]
         return self._without_docstring(node)
 
-    visit_AsyncFunctionDef = visit_FunctionDef
-
     def _without_docstring(self, node):
         if ast.get_docstring(node) is not None:
             node.body = node.body[1:]
@@ -63,16 +60,11 @@ def definition(source: str, name: str) -> str:
     """The bare syntax tree of a definition, as text; `name` may be dotted for a method."""
     body, node = ast.parse(source).body, None
     for part in name.split("."):
-        matches = [item for item in body if isinstance(item, DEFINITIONS) and item.name == part]
+        matches = [item for item in body if isinstance(item, ast.FunctionDef | ast.ClassDef) and item.name == part]
         assert len(matches) == 1, f"expected one definition of {name!r}, found {len(matches)}"
         node = matches[0]
         body = node.body
     return ast.dump(Bare().visit(node), indent=1)
-
-
-def package_definition(tag: str) -> str:
-    path, name = home(tag)
-    return definition(path.read_text(encoding="utf-8"), name)
 
 
 def home(tag: str) -> tuple[Path, str]:
@@ -86,9 +78,8 @@ def home(tag: str) -> tuple[Path, str]:
     raise AssertionError(f"the tag names lora_edu.{parts[0]}, which does not exist")
 
 
-def cell_definition(source: str, tag: str) -> str:
+def cell_definition(source: str, name: str) -> str:
     """The definition in a cell; a method stands in a cell as a function of its own, or inside its class."""
-    _, name = home(tag)
     try:
         return definition(source, name)
     except AssertionError:
@@ -99,5 +90,6 @@ def cell_definition(source: str, tag: str) -> str:
 def test_the_cell_is_the_package_s_code(notebook, tag, source):
     """A tag that is nearly right would switch the comparison off without a word."""
     assert re.fullmatch(TAG + r"\w+(\.\w+)+", tag), f"{notebook}: {tag}"
-    tag = tag.removeprefix(TAG)
-    assert cell_definition(source, tag) == package_definition(tag), f"{notebook}: the cell differs from lora_edu.{tag}"
+    path, name = home(tag.removeprefix(TAG))
+    in_the_package = definition(path.read_text(encoding="utf-8"), name)
+    assert cell_definition(source, name) == in_the_package, f"{notebook}: the cell differs from {path.stem}.{name}"

@@ -24,9 +24,8 @@ def cells(stem: str) -> list[dict]:
 def box(stem: str) -> str:
     """The lines of a notebook's box, without its title and the signs of quotation; "" where there is none."""
     found = ["".join(cell["source"]) for cell in cells(stem)]
-    return re.sub(
-        r"^> ?", "", "".join(text.removeprefix(TITLE) for text in found if text.startswith(TITLE)), flags=re.M
-    )
+    quoted = "".join(text.removeprefix(TITLE) for text in found if text.startswith(TITLE))
+    return re.sub(r"^> ?", "", quoted, flags=re.M)
 
 
 def known_numbers(stem: str) -> set[str]:

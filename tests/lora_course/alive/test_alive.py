@@ -155,10 +155,11 @@ def test_damage_is_told_in_a_sentence(content, tmp_path):
         assert "Error: the model's file is damaged (" in result.stderr and result.returncode, name
 
 
-def test_the_compiled_product_is_its_text():
-    wasmtime = library("wasmtime")
-    compiled = bytes(wasmtime.wat2wasm(ENGINE.with_name("product.wat").read_text("utf-8")))
-    there = base64.b64decode(re.search(r'const WASM = "(.+)"', ENGINE.read_text("utf-8"))[1])
+@pytest.mark.parametrize(("text", "script"), [("product.wat", "gpt.js"), ("combine.wat", "train.js")])
+def test_compiled_code_is_its_text(text, script):
+    compiled = bytes(library("wasmtime").wat2wasm(ENGINE.with_name(text).read_text("utf-8")))
+    stored = r'const (?:WASM|COMBINE) = "(.+)"'
+    there = base64.b64decode(re.search(stored, ENGINE.with_name(script).read_text("utf-8"))[1])
     assert compiled.startswith(there) and len(there) < 800
     assert compiled[len(there)] == 0  # a custom section follows: the names of the text
 

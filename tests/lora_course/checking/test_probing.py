@@ -42,15 +42,9 @@ def looks(asked, attempt):
 right = PRODUCT.reference
 
 
-@pytest.mark.parametrize(
-    ("attempt", "sentence"),
-    [
-        (lambda x, W, V, s: right(x, V, W, s), "`W` and `V` have changed places."),
-        (lambda x, W, V, s: right(x, W, W, s), "`W` stands where `V` belongs."),
-    ],
-)
-def test_arguments_that_are_exchanged(attempt, sentence):
-    assert sentence in said(PRODUCT, attempt)
+def test_arguments_that_are_exchanged():
+    assert "`W` and `V` have changed places." in said(PRODUCT, lambda x, W, V, s: right(x, V, W, s))
+    assert "`W` stands where `V` belongs." in said(PRODUCT, lambda x, W, V, s: right(x, W, W, s))
     assert "place" not in said(PRODUCT, lambda *everything: np.sin(right(*everything)))  # no names
 
 
@@ -97,9 +91,8 @@ def test_an_error_is_said_in_other_words(asked, attempt, sentence):
 
 
 def test_several_things_where_one_was_asked_for():
-    assert said(PRODUCT, lambda x, W, V, s: (x @ W.T, x @ V.T)) == (
-        "your function returns 2 things, in a tuple. One was asked for."
-    )
+    text = said(PRODUCT, lambda x, W, V, s: (x @ W.T, x @ V.T))
+    assert text == "your function returns 2 things, in a tuple. One was asked for."
     assert "the number is right, but it stands in a list" in looks(COUNT, lambda n, d: [n * d * (d + 1)])
 
 

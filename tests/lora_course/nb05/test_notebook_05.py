@@ -73,9 +73,8 @@ def test_the_error_that_tells_is_that_of_the_outputs():
     """In squares it explains KL; that of the weights is off by a factor of four."""
     arms = [load_results("scoreboard")["arms"][f"int4, {way}"] for way in
             ("one constant a layer", "one constant, clipped", "blocks of 64")]  # fmt: skip
-    outputs, weights = (
-        [arm["addresses"]["kl"] / arm[f"{of}_error"] ** 2 for arm in arms] for of in ("output", "weight")
-    )
+    outputs = [arm["addresses"]["kl"] / arm["output_error"] ** 2 for arm in arms]
+    weights = [arm["addresses"]["kl"] / arm["weight_error"] ** 2 for arm in arms]
     assert max(outputs) < 1.3 * min(outputs) and max(weights) > 3.5 * min(weights)
 
 
@@ -91,8 +90,7 @@ def test_the_guesses_are_those_that_kl_adds_up():
     likeliest = before[2].argsort()[::-1][:8]
     assert moves == pytest.approx((before - after)[2, likeliest], abs=6e-4) and min(moves) < 0 < max(moves)
     kl = (np.exp(before[2]) * (before - after)[2]).sum()
-    assert f"KL {kl:.3f}. {flips} of 9 favorites are others." in readouts[0] and readouts[0].startswith(
-        "After “O ”: if "
-    )
+    assert f"KL {kl:.3f}. {flips} of 9 favorites are others." in readouts[0]
+    assert readouts[0].startswith("After “O ”: if ")
     unmoved = pictures.guesses_view(before, before, "O my lord")
     assert "moves by +0.000; " in unmoved.update(place=2, byte=1) and "0 of 9" in unmoved.update(place=2, byte=1)

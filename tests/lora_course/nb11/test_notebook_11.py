@@ -27,10 +27,8 @@ def test_the_loop_is_that_of_train(tiny_gpt, tiny_text, monkeypatch):
     models[1].load_state_dict(models[0].state_dict())
     how = {"batch_size": 2, "seq_len": 16, "eval_windows": 1, "progress": False, "device": "cpu"}
     by_train = train(models[0], tiny_text, 14, lr=1e-2, seed=3, **how).train_loss
-    ours = experiment.train_groups(
-        models[1], tiny_text, experiment.groups_of("LoRA", models[1], 1e-2), 14, seed=3, batch_size=2
-    )
-    assert ours == by_train
+    groups = experiment.groups_of("LoRA", models[1], 1e-2)
+    assert experiment.train_groups(models[1], tiny_text, groups, 14, seed=3, batch_size=2) == by_train
 
 
 def test_dora_ends_below_lora_with_each_of_six_seeds():

@@ -16,9 +16,8 @@ from lora_course.nb13.pictures_claims import holds
 
 def test_an_interval_holds_the_true_mean_95_times_in_100():
     draws = np.random.default_rng(0).normal(size=(4000, 6))
-    assert np.mean([low < 0 < high for low, high in map(trained.interval, draws.tolist())]) == pytest.approx(
-        0.95, abs=0.012
-    )
+    held = [low < 0 < high for low, high in map(trained.interval, draws.tolist())]
+    assert np.mean(held) == pytest.approx(0.95, abs=0.012)
 
 
 def test_an_nf4_layer_multiplies_in_16_or_32_bits():
@@ -48,14 +47,10 @@ def test_lora_is_behind_counting_and_full_training_ahead_of_lora_in_both_forms(f
 
 def test_full_training_alone_beats_the_coin_in_both_orders_and_in_mid_line_alone():
     """LoRA was below the coin at the start of a line; without the capital it cannot be told from one."""
-    found = {
-        way: [holds(trained.interval(trained.shares(way, order)), 0.5, np.inf) for order in ASKED]
-        for way in ("lora", "full")
-    }
-    assert found == {"lora": [True, False, True, None], "full": [True, None, True, True]}
-    assert (
-        mean(trained.shares("base", f"question{MID}")) < 0.25 < 0.85 < mean(trained.shares("base", f"statement{MID}"))
-    )
+    for way, expected in {"lora": [True, False, True, None], "full": [True, None, True, True]}.items():
+        assert [holds(trained.interval(trained.shares(way, order)), 0.5, np.inf) for order in ASKED] == expected
+    question, statement = (mean(trained.shares("base", f"{order}{MID}")) for order in ("question", "statement"))
+    assert question < 0.25 < 0.85 < statement
 
 
 def test_luck_is_what_exercise_13_1_asks_for():

@@ -30,6 +30,5 @@ def test_a_part_of_a_bar_is_named_after_its_kind():
     needed = training_bytes(SEVEN, **QLORA)
     parts = pictures.parts_of(needed, codes=LINEARS / 2)
     assert parts["codes"] + parts["weights"] == needed[BASE] and parts["constants"] == needed[CONSTANTS]
-    assert all(
-        parts[name] == needed[name] for name in ("adapters", "gradients", "optimizer state", "activations", "logits")
-    )
+    others = "adapters", "gradients", "optimizer state", "activations", "logits"
+    assert all(parts[name] == needed[name] for name in others)

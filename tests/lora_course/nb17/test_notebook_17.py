@@ -74,9 +74,8 @@ def test_the_line_that_answers_is_read():
 
 
 def test_words_that_are_right_are_marked_where_they_stand():
-    right = pictures.right_words(
-        "people want peace", "The people want the a peace, the end", "The people want a peace."
-    )
+    short, sentence = "people want peace", "The people want a peace."
+    right = pictures.right_words(short, "The people want the a peace, the end", sentence)
     assert right == [True, False, False, False, True, False, False, False]
     plain, bold, line = pictures.layers("The people", [True, False])
     assert (plain, bold, line) == ("    people", "The       ", "___       ")

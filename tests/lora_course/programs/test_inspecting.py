@@ -204,12 +204,8 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
     change_config(adapter, {"trainable_token_indices": [51]})
     assert "trainable_token_indices goes to token 51" in str(inspect_adapter(adapter, base).findings)
     (base / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2.safetensors"}}')
-    for given, word in (
-        (base, "lacks model-2"),
-        (tmp_path / "a", "not here"),
-        (adapter, "an adapter"),
-        (adapter.parent / "b", "no safe"),
-    ):
+    refused = {base: "lacks model-2", tmp_path / "a": "not here", adapter: "an adapter", tmp_path / "b": "no safe"}
+    for given, word in refused.items():
         with pytest.raises(ValueError, match=word):
             inspect_adapter(adapter, given)
 
@@ -234,14 +230,9 @@ def test_its_lists_are_those_of_the_peft_that_is_installed():
 
 def test_a_file_is_known_by_its_content(adapter, tmp_path):
     weights, file = (adapter / WEIGHTS).read_bytes(), adapter / WEIGHTS
-    known = {
-        b"": "empty",
-        b"version h": "Git LFS",
-        b"<html>": "web page",
-        b"GGUF": "llama.cpp",
-        b"PK\3\4x": "zip archive",
-    }
-    for content, word in (known | {weights[:-9]: "cut short", b"PK\3\4 data.pkl": "a pickle"}).items():
+    known = {b"": "empty", b"version h": "Git LFS", b"<html>": "web page", b"GGUF": "llama.cpp"}
+    known |= {b"PK\3\4x": "zip archive", weights[:-9]: "cut short", b"PK\3\4 data.pkl": "a pickle"}
+    for content, word in known.items():
         file.write_bytes(content)
         assert word in said(adapter) and said(adapter).startswith("not opened" if "pickle" in word else "broken")
         with pytest.raises(ValueError, match=rf"{WEIGHTS}.*{word}"):
@@ -263,14 +254,6 @@ def test_a_file_is_known_by_its_content(adapter, tmp_path):
     assert f"{CONFIG} is damaged" in said(adapter)
     save_file({"lora_unet_x.alpha": torch.ones(1)}, adapter / "deep" / WEIGHTS)
     assert "kohya" in said(adapter / "deep") and "one folder deeper" in said(tmp_path)
-
-
-def test_the_command_prints_the_report(adapter, tmp_path, capsys):
-    report = inspect_adapter(adapter, tmp_path / "base")
-    with pytest.raises(SystemExit, match="0"):
-        main([str(adapter), "--base", str(tmp_path / "base")])
-    printed = capsys.readouterr().out
-    assert printed.startswith(report.verdict) and "3 x q_proj" in printed
 
 
 def test_of_two_layers_none_is_the_loud_one(tmp_path):
@@ -339,11 +322,12 @@ def test_a_program_that_lacks_a_setting_or_shares_a_head(tmp_path):
     assert "the config lacks lora_alpha" in told(folder)["vllm"]
 
 
-def test_the_command_says_what_programs_do(adapter, capsys):
+def test_the_command_prints_the_report_and_says_what_programs_do(adapter, tmp_path, capsys):
     change_config(adapter, {"base_model_name_or_path": None})
     with pytest.raises(SystemExit, match="0"):
-        main([str(adapter), "--for", "llama.cpp,vLLM"])
+        main([str(adapter), "--base", str(tmp_path / "base"), "--for", "llama.cpp,vLLM"])
     out = capsys.readouterr().out
+    assert out.startswith(said(adapter, tmp_path / "base")) and "3 x q_proj" in out
     assert "[llama.cpp asks for more] the config names no base" in out and "[vllm] no rule that is known" in out
     change_config(adapter, {"use_rslora": True})
     with pytest.raises(SystemExit, match="1"):

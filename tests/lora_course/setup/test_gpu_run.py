@@ -10,7 +10,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_course.programs import pretrain
 from lora_course.setup import hosted, report
-from lora_edu.engine.compiling import compiled
+from lora_edu.engine import compiling
 from lora_edu.models import base
 from lora_edu.training import train
 
@@ -46,10 +46,8 @@ def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
 
 
 def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
-    asked = []
-    monkeypatch.setattr(
-        "lora_edu.engine.compiling.compiled", lambda *arguments: asked.append(arguments) or compiled(*arguments)
-    )
+    asked, compiled = [], compiling.compiled
+    monkeypatch.setattr(compiling, "compiled", lambda *arguments: asked.append(arguments) or compiled(*arguments))
     for size in ("laptop", "gpu"):
         recipe = dataclasses.replace(pretrain.SIZES[size], config=TINY, batch_size=2)
         monkeypatch.setitem(pretrain.SIZES, size, recipe)

@@ -1,7 +1,7 @@
 import nbformat
 import pytest
 from conftest import PAGES
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from lora_course.setup.report import execute, tidy
 
@@ -15,10 +15,8 @@ def test_an_error_in_a_notebook_is_not_hidden(tmp_path):
 def test_tidy_leaves_out_times_and_progress_bars():
     cell = new_code_cell("x")
     cell.metadata["execution"] = {"iopub.execute_input": "2020"}
-    progress = nbformat.v4.new_output(
-        "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
-    )
-    cell.outputs = [progress, nbformat.v4.new_output("stream", name="stdout", text="kept\n")]
+    bar = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
+    cell.outputs = [new_output("display_data", bar), new_output("stream", name="stdout", text="kept\n")]
     notebook = tidy(new_notebook(cells=[cell], metadata={"machine": "mine"}))
     assert [output.get("text") for output in cell.outputs] == ["kept\n"]
     assert "execution" not in cell.metadata and "machine" not in notebook.metadata
