@@ -1,7 +1,6 @@
 """What several tests share: a tiny model, a tiny text, and the same random state at the start of each test."""
 
 import copy
-import functools
 import importlib.util
 import os
 import re
@@ -192,17 +191,18 @@ def stopped(tiny_gpt, tiny_text, tmp_path):
 def stop_in_update(monkeypatch):
     """Called with a number: the stop button is pressed in the middle of that update, counted from 0, and the list of
     the updates that are made is returned."""
-    step, made = torch.optim.AdamW.step, []
-
-    def stopping(optimizer, *arguments, number):
-        if len(made) == number:
-            os.kill(os.getpid(), signal.SIGINT)
-        made.append(1)
-        return step(optimizer, *arguments)
+    step = torch.optim.AdamW.step
 
     def at(number):
-        made.clear()
-        monkeypatch.setattr(torch.optim.AdamW, "step", functools.partialmethod(stopping, number=number))
+        made = []
+
+        def stopping(optimizer, *arguments):
+            if len(made) == number:
+                os.kill(os.getpid(), signal.SIGINT)
+            made.append(1)
+            return step(optimizer, *arguments)
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", stopping)
         return made
 
     return at

@@ -19,19 +19,14 @@ def tiny_gpt2() -> nn.Module:
     return GPT2LMHeadModel(config).eval()
 
 
-def twin_config(shape, **options):
-    """The configuration of the model with this shape in transformers: of a Llama, a Qwen3 or a Gemma 3."""
+def twin(shape, **options) -> nn.Module:
+    """The model with this shape in transformers: a Llama, a Qwen3 or a Gemma 3."""
     import transformers
 
     kind = "Gemma3Text" if shape.norms_after else "Qwen3" if shape.head_norms else "Llama"
-    return getattr(transformers, f"{kind}Config")(
+    config = getattr(transformers, f"{kind}Config")(
         num_hidden_layers=shape.n_layers, hidden_size=shape.d_model, intermediate_size=shape.d_ff,
         num_attention_heads=shape.n_heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_width,
         vocab_size=shape.vocab_size, tie_word_embeddings=not shape.own_head, **options,
     )  # fmt: skip
-
-
-def twin(shape, **options) -> nn.Module:
-    from transformers import AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(twin_config(shape, **options))
+    return transformers.AutoModelForCausalLM.from_config(config)

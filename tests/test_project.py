@@ -19,11 +19,6 @@ from lora_edu import downloads, texts
 MINUTES = re.compile(r"(\d+) (?:minutes|more)|((?:half )?[Aa]n hour)")
 
 
-def tracked_files():
-    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).exists()]
-
-
 def test_environment_yml_has_what_pyproject_asks_for_and_what_the_tests_need():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = re.findall(r"^ +- (.+)$", (ROOT / "environment.yml").read_text(), re.M)
@@ -97,8 +92,9 @@ def test_fetch_prints_where_things_are(monkeypatch, capsys):
 
 def test_no_file_names_a_path_of_a_machine():
     pattern = re.compile(r"(?<![\w/.])/(?:home|Users|work|root)/\w")
-    for path in tracked_files():
-        if path.suffix not in (".safetensors", ".png", ".gif") and path != Path(__file__):
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for path in map(ROOT.joinpath, listing.split("\0")):
+        if path.is_file() and path.suffix not in (".safetensors", ".png", ".gif") and path != Path(__file__):
             assert not pattern.search(path.read_text(encoding="utf-8")), path
 
 

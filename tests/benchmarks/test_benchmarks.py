@@ -19,11 +19,6 @@ def bench():
     return load_benchmark("quantize_speed")
 
 
-@pytest.fixture(scope="module")
-def page(bench):
-    return load_benchmark("page")
-
-
 @pytest.mark.parametrize("rows", [1024, 8192])  # 16 MB and 128 MB in float32
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_extra_memory_is_a_chunk_and_the_constants_in_float32(bench, dtype, rows):
@@ -44,7 +39,8 @@ def test_the_competitors_have_the_same_model(bench):
     assert not torch.allclose(ours(tokens)[0], base(tokens)[0], atol=1e-2)  # both are quantized
 
 
-def test_the_readmes_have_the_tables_of_the_stored_run(page):
+def test_the_readmes_have_the_tables_of_the_stored_run(bench):
+    page = load_benchmark("page")
     stored = json.loads(page.STORED.read_text("utf-8"))
     texts = {first: path.read_text("utf-8") for path, first in page.PAGES.items()}
     made = {first: page.with_table(text, stored, first) for first, text in texts.items()}

@@ -2,6 +2,7 @@
 
 import copy
 
+import peft
 import pytest
 import torch
 from conftest import moved
@@ -32,8 +33,6 @@ def test_the_update_is_the_weighted_sum_for_different_ranks(tiny_gpt, weights, a
 
 
 def test_peft_s_cat_is_the_sum_and_its_linear_is_the_mean_of_factors_with_cross_terms(tiny_gpt, tmp_path):
-    import peft
-
     states = {}
     theirs = peft.get_peft_model(copy.deepcopy(tiny_gpt), peft.LoraConfig(target_modules=["q_proj", "up_proj"]))
     for seed, (name, rank) in enumerate({"a": 3, "b": 3, "c": 2}.items()):

@@ -6,6 +6,7 @@ from conftest import moved
 
 from lora_edu import GPT, GPTConfig, add_lora
 from lora_edu.gpt import decode, encode, sample
+from lora_edu.training import evaluate
 from tests.conftest import TINY
 
 
@@ -131,8 +132,6 @@ def test_a_temperature_next_to_zero_takes_the_likeliest(tiny_gpt, temperature):
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32])
 def test_tokens_of_any_integer_type(tiny_gpt, dtype):
-    from lora_edu.training import evaluate
-
     tokens = torch.arange(200) % 100
     assert evaluate(tiny_gpt, tokens.to(dtype), seq_len=16) == evaluate(tiny_gpt, tokens, seq_len=16)
     assert torch.equal(tiny_gpt.generate(tokens[None, :9].to(dtype), 3, 0), tiny_gpt.generate(tokens[None, :9], 3, 0))

@@ -72,9 +72,8 @@ def assert_equal_to_bitsandbytes(x, quant_type, block_size):
     codebook = "nf4" if quant_type == "nf4" else "fp4-bnb"
     for double in (False, True):
         ours = (quantize_as_on_cpu if double else quantize)(x, codebook, block_size)
-        codes, state = functional().quantize_4bit(
-            x, blocksize=block_size, quant_type=quant_type, compress_statistics=bool(double)
-        )
+        how = dict(blocksize=block_size, quant_type=quant_type, compress_statistics=double)
+        codes, state = functional().quantize_4bit(x, **how)
         assert torch.equal(our_codes(ours, quant_type), codes.flatten())
         if double and state.offset.isinf():
             continue  # the sum of the absmax overflows: see the test below

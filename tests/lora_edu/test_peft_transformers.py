@@ -7,6 +7,7 @@ architecture makes it so, and alpha is never the rank.
 
 import copy
 
+import peft
 import pytest
 import torch
 
@@ -25,22 +26,15 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
-def case(request):
-    make, targets = MODELS[request.param]
-    return make(), targets
-
-
 def logits(model):
     with torch.no_grad():
         return model(TOKENS).logits
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True, "lora_dropout": 0.1}], ids=str)
-def test_we_load_what_peft_trained_and_it_what_we_save(case, tmp_path, settings):
-    import peft
-
-    base, targets = case
+@pytest.mark.parametrize(("make", "targets"), MODELS.values(), ids=MODELS)
+def test_we_load_what_peft_trained_and_it_what_we_save(make, targets, tmp_path, settings):
+    base = make()
     before = logits(base)
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, fan_in_fan_out="c_attn" in targets, **settings)
     theirs = peft.get_peft_model(copy.deepcopy(base), config)
@@ -61,8 +55,6 @@ def test_we_load_what_peft_trained_and_it_what_we_save(case, tmp_path, settings)
 
 def test_a_rank_above_the_smaller_side_is_loaded_and_said(tmp_path):
     """PEFT makes, saves and loads it, though B A has no more directions than the smaller side."""
-    import peft
-
     base = tiny_llama()  # k_proj is 12 x 24
     with pytest.raises(ValueError, match="rank must be between 1 and 12"):
         add_lora(copy.deepcopy(base), 20, 30, "k_proj")

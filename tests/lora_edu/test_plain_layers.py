@@ -107,9 +107,7 @@ SHARED = {
     "one parameter": lambda model: setattr(model.odd, "weight", model.plain.weight),
     "data": lambda model: setattr(model.odd.weight, "data", model.plain.weight.data),
     "slices that overlap": slices,
-    "an embedding": lambda model: setattr(
-        model, "embedding", nn.Embedding.from_pretrained(model.odd.weight.data, freeze=False)
-    ),
+    "an embedding": lambda model: setattr(model, "tied", nn.Embedding.from_pretrained(model.odd.weight.data)),
     "a buffer": lambda model: model.register_buffer("kept", model.odd.weight.data),
     "one number for many": lambda model: setattr(model.odd, "weight", nn.Parameter(torch.ones(1, 12).expand(20, 12))),
 }

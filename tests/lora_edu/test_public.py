@@ -12,12 +12,10 @@ STORED = Path(__file__).with_name("public_names.txt")
 def arguments(function) -> str:
     """`(model, *, lr=0.003)`: without types, and a function that is a default by its name."""
     signature = inspect.signature(function)
-    bare = [
-        parameter.replace(annotation=parameter.empty, default=getattr(parameter.default, "__name__", parameter.default))
-        if parameter.default is not parameter.empty
-        else parameter.replace(annotation=parameter.empty)
-        for parameter in signature.parameters.values()
-    ]
+    bare = []
+    for parameter in signature.parameters.values():
+        default = parameter.default.__name__ if inspect.isfunction(parameter.default) else parameter.default
+        bare.append(parameter.replace(annotation=parameter.empty, default=default))
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
 

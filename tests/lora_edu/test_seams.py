@@ -5,6 +5,7 @@ import copy
 import json
 import threading
 import warnings
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,20 +17,9 @@ from stopped_runs import refused
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lora_edu import (
-    GPT,
-    adapters_off,
-    add_lora,
-    load_adapter,
-    merge,
-    merge_into_nf4,
-    peft_io,
-    quantize_linears,
-    save_adapter,
-    unmerge,
-)
+from lora_edu import GPT, adapters_off, load_adapter, merge_into_nf4, peft_io, quantize_linears, save_adapter
 from lora_edu.gpt import Attention, Block, KVCache, encode
-from lora_edu.lora import lora_layers
+from lora_edu.lora import add_lora, lora_layers, merge, unmerge
 from lora_edu.variants import add_variant
 
 
@@ -38,19 +28,11 @@ class Louder(Block):
         return 2 * super().forward(x)
 
 
-def hook(place, x, y):
-    return 0 * y
-
-
-def doubled(forward):
-    return lambda x: 2 * forward(x)
-
-
 # A model that is not what is written in gpt.py, in one of the ways in which a reader changes one.
 CHANGES = {
-    "a hook on a block": lambda model: model.blocks[0].register_forward_hook(hook),
-    "a hook on an attention": lambda model: model.blocks[1].attention.register_forward_hook(hook),
-    "a block's forward replaced": lambda model: setattr(model.blocks[0], "forward", doubled(model.blocks[0].forward)),
+    "a hook on a block": lambda model: model.blocks[0].register_forward_hook(lambda place, x, y: 0 * y),
+    "a hook on an attention": lambda model: model.blocks[1].attention.register_forward_hook(lambda place, x, y: 0 * y),
+    "a block's forward replaced": lambda model: setattr(model.blocks[0], "forward", lambda x: 2 * x),
     "a block of another class": lambda model: model.blocks.__setitem__(1, Louder(TINY)),
     "a model of another class": lambda model: setattr(model, "__class__", type("Other", (GPT,), {"forward": backward})),
     "no change": lambda model: None,
@@ -142,10 +124,7 @@ def test_of_two_that_save_into_one_folder_one_waits(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
-    def full(*arguments, **options):
-        raise SafetensorError("No space left on device")
-
-    monkeypatch.setattr(peft_io, "save_file", full)
+    monkeypatch.setattr(peft_io, "save_file", Mock(side_effect=SafetensorError("No space left on device")))
     with pytest.raises(OSError, match=r"cannot write .*adapter_model\.safetensors \(No space left.*make room there"):
         save_adapter(add_lora(GPT(TINY), 2, 4), tmp_path)
     assert not list(tmp_path.iterdir())

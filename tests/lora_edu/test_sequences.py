@@ -12,19 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import (
-    add_lora,
-    dequantize_linears,
-    load_adapter,
-    load_adapter_state,
-    merge,
-    nf_codebook,
-    quantize_linears,
-    save_adapter,
-    unload,
-    unmerge,
-)
-from lora_edu.lora import lora_layers
+from lora_edu import dequantize_linears, load_adapter, nf_codebook, quantize_linears, save_adapter
+from lora_edu.lora import add_lora, load_adapter_state, lora_layers, merge, unload, unmerge
 
 SIDES = (24, 40)  # in, out: no matrix is square, and the last block of 64 is short
 BLOCK, RANK = 64, 3

@@ -21,14 +21,6 @@ def empty_cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def no_network(monkeypatch):
-    """pip itself is run, but finds no index and no local files."""
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-
-
 def test_the_three_texts():
     with pytest.raises(ValueError, match="unknown text 'bible': choose one of speeches, shakespeare, king-james"):
         load_text("bible")
@@ -67,7 +59,10 @@ def test_the_last_token_can_be_drawn():
     assert set(targets.max(dim=1).values.tolist()) == {4, 5}
 
 
-def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, no_network):
+def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, monkeypatch):
+    """pip itself is run, but finds no index and no local files."""
+    for name, value in {"NO_INDEX": "1", "FIND_LINKS": "", "CONFIG_FILE": "/dev/null"}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
     with pytest.raises(downloads.DownloadError) as error:
         load_text("shakespeare")
     for part in ("'shakespeare'", "lora-edu fetch shakespeare", str(empty_cache), "LORA_EDU_CACHE"):

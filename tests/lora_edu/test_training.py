@@ -1,5 +1,6 @@
 import copy
 from contextlib import nullcontext
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -126,10 +127,6 @@ def test_training_where_no_gradient_is_taken(tiny_gpt, tiny_text):
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-def stopping(*_, **__):
-    raise KeyboardInterrupt
-
-
 CALLS = {
     "generate": lambda model, tokens: model.generate("low", 2),
     "evaluate": lambda model, tokens: evaluate(model, tokens, seq_len=16),
@@ -144,7 +141,7 @@ def test_whatever_ends_a_call_each_part_has_its_own_mode_and_no_hook(tiny_gpt, t
     tiny_gpt.train().blocks[0].eval()
     before = everything(tiny_gpt)
     if stopped:
-        monkeypatch.setattr(torch.nn.LayerNorm, "forward", stopping)
+        monkeypatch.setattr(torch.nn.LayerNorm, "forward", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
         call(tiny_gpt, tiny_text.validation)
     assert_unchanged(tiny_gpt, before)

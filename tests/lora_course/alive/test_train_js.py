@@ -45,24 +45,18 @@ def base():
 def test_gradients_are_torchs(found):
     model = add_lora(base(), rank=RANK, alpha=16, targets="all-linear")
     layers = sorted(lora_layers(model).items())  # as safetensors orders them in the page's file
-    filled = iter(torch.tensor(found["filled"]).split([size for _, layer in layers for size in _sizes(layer)]))
-    for _, layer in layers:
-        for factor in (layer.lora_A, layer.lora_B):
-            factor.data = next(filled).view_as(factor)
+    factors = [factor for _, layer in layers for factor in (layer.lora_A, layer.lora_B)]
+    sizes = [factor.numel() for factor in factors]
+    for factor, filled in zip(factors, torch.tensor(found["filled"]).split(sizes), strict=True):
+        factor.data = filled.view_as(factor)
     tokens = torch.tensor(found["bytes"])[None]
     loss = model(tokens[:, :-1], tokens[:, 1:])[1]
     loss.backward()
-    here = [factor.grad.flatten() for _, layer in layers for factor in (layer.lora_A, layer.lora_B)]
     assert [window["compiled"] for window in found["windows"]] == [True, False]
     for window in found["windows"]:
         assert window["loss"] == pytest.approx(loss.item(), abs=1e-5)
-        there = torch.tensor(window["gradients"]).split([len(gradient) for gradient in here])
-        for mine, theirs in zip(here, there, strict=True):
-            assert (mine - theirs).norm() < 1e-5 * mine.norm()
-
-
-def _sizes(layer):
-    return layer.lora_A.numel(), layer.lora_B.numel()
+        for factor, theirs in zip(factors, torch.tensor(window["gradients"]).split(sizes), strict=True):
+            assert (factor.grad.flatten() - theirs).norm() < 1e-5 * factor.grad.norm()
 
 
 def test_one_worker_and_two_train_the_same_bits(found):

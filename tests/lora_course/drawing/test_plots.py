@@ -12,9 +12,7 @@ from matplotlib.patches import Rectangle
 from lora_course.drawing import layer, looks, plots, tables
 from lora_course.drawing import style as drawing
 
-COLORS = {
-    name: value for name, value in vars(looks).items() if isinstance(value, str) and re.match("#[0-9A-F]{6}$", value)
-}
+COLORS = {name: value for name, value in vars(looks).items() if re.fullmatch("#[0-9A-F]{6}", str(value))}
 
 
 def contrast_with_white(color):

@@ -14,10 +14,6 @@ def view():
     return pictures.rows_of_A(made_up, DIGITS, LABELS, most=3)
 
 
-def settings():
-    return [{"rank": rank, "rows": kind} for rank in range(4) for kind in (AS_TRAINED, STRONGEST)]
-
-
 def test_the_digits_are_all_there_once_and_balanced():
     tasks, again = load_tasks(), load_tasks.__wrapped__()
     assert {name: len(rows) for name, rows in tasks.upright.items()} == SIZES
@@ -29,15 +25,15 @@ def test_the_digits_are_all_there_once_and_balanced():
     assert len(np.unique(images, axis=0)) > 1790  # no part repeats another
 
 
-@pytest.mark.parametrize("setting", settings())
-def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, setting):
-    values = view.values(**setting)
+@pytest.mark.parametrize("rank", range(4))
+@pytest.mark.parametrize("kind", [AS_TRAINED, STRONGEST])
+def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, rank, kind):
+    values = view.values(rank=rank, rows=kind)
     view.draw(values)
-    rank = setting["rank"]
     tiles = view.moving[:3]
     assert [tile.get_visible() for tile in tiles] == [k < rank for k in range(3)]
     if rank:
-        rows = made_up(rank).rows[setting["rows"]].reshape(-1, 8, 8)
+        rows = made_up(rank).rows[kind].reshape(-1, 8, 8)
         assert np.allclose(values["images"][:rank] * np.abs(rows).max(), rows)
         assert np.allclose(values["responses"][:rank].sum(axis=1), 0, atol=1e-9)
     texts = view.moving[-3:]

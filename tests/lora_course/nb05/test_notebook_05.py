@@ -2,6 +2,7 @@
 
 import re
 from functools import partial
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -21,11 +22,7 @@ cell = partial(code_cell, "05_blocks")
 @pytest.fixture
 def absent(monkeypatch):
     """What the notebook has defined where MiniLM is neither in the cache nor to be had."""
-
-    def model_folder(name):
-        raise DownloadError("no network")
-
-    monkeypatch.setattr(downloads, "model_folder", model_folder)
+    monkeypatch.setattr(downloads, "model_folder", Mock(side_effect=DownloadError("no network")))
     names = {"torch": torch, "model": load_base("laptop", device="cpu"), "plots": plots}
     exec(cell('model_folder("minilm")').source, names)
     assert names["minilm"] == {} and len(names["gpt"]) == 24

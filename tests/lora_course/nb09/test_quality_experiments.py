@@ -1,5 +1,7 @@
 import copy
 import json
+from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -38,23 +40,14 @@ def test_without_steps_only_the_change_is_measured(tiny, tiny_text):
 
 
 def test_the_amount_of_text(tiny, monkeypatch):
-    seen = []
-
-    def remember(model, data, *arguments, **options):
-        seen.append(len(data.train))
-        return train(model, data, *arguments, **options, seq_len=32)
-
-    monkeypatch.setattr(finetune, "train", remember)
+    monkeypatch.setattr(finetune, "train", remember := Mock(side_effect=partial(train, seq_len=32)))
     for text in quality.TEXT_SIZES:
         quality.fine_tuned_loss("lora", text, 1e-3, steps=1, rank=2, progress=False)
-    assert seen == [200, 500]
+    assert [len(call.args[1].train) for call in remember.call_args_list] == [200, 500]
 
 
 def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
-    def explode(*arguments, **options):
-        raise FloatingPointError
-
-    monkeypatch.setattr(finetune, "train", explode)
+    monkeypatch.setattr(finetune, "train", Mock(side_effect=FloatingPointError))
     assert run_arm("qlora-quality", "qlora, 10 steps") == {"diverged": True}
 
 

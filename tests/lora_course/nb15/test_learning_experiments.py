@@ -2,6 +2,7 @@
 
 import copy
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -66,16 +67,11 @@ def test_a_subspace_is_like_itself_and_chance_is_max_over_d():
     assert sum(draws) / 60 == pytest.approx(16 / 64, rel=0.05)
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Runs of three steps at rank 2."""
-    whole_run = nb10_directions.trained.__wrapped__
+def test_two_seeds_are_compared_and_one_start_is_one(tiny, monkeypatch):
+    """In runs of three steps at rank 2."""
     ways = {way: (method, min(rank, 2), lr) for way, (method, rank, lr) in nb10_directions.WAYS.items()}
     monkeypatch.setattr(nb10_directions, "WAYS", ways)
-    monkeypatch.setattr(nb10_directions, "trained", lambda *some, **text: whole_run(*some, steps=3, **text))
-
-
-def test_two_seeds_are_compared_and_one_start_is_one(tiny, quick, monkeypatch):
+    monkeypatch.setattr(nb10_directions, "trained", partial(nb10_directions.trained.__wrapped__, steps=3))
     monkeypatch.setattr(nb10_directions, "COUNTS", (1, 2))
     found = {name: nb10_directions.alike(**how) for name, how in nb10_directions.PAIRS.items()}
     for pair in found.values():

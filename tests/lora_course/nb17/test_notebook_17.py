@@ -14,10 +14,6 @@ TRAIN, HELD_OUT = nb17.pairs()
 ROWS = HELD_OUT[: lab.TESTED]
 
 
-def score(counted) -> float:
-    return nb17.interval(np.array(counted))[0]
-
-
 # --- the pairs, the measure, the rule --------------------------------------------------------------------------------
 
 
@@ -103,6 +99,6 @@ def test_pairs_beat_every_prompt(prompt):
 
 def test_no_prompt_is_clearly_above_one_word_everywhere():
     one_word = nb17.counts(ROWS, ["the " + short.replace(" ", " the ") for short, _ in ROWS])
-    assert 14 < score(one_word) < 18
+    assert 14 < nb17.f1(one_word) < 18
     assert all(apart(counted, one_word)[0] < 0 for counted in PROMPTS.values())
     assert all(apart(one, one_word)[0] > 2 for one in LORA[64])  # each seed

@@ -94,18 +94,17 @@ def test_a_model_of_transformers_with_its_own_tokens(text, tmp_path, capsys):
 
 
 def test_what_will_not_do_is_a_sentence(text, tmp_path, capsys):
-    bad = {"empty": b" \n", "binary": b"\0" * 9999, "a picture": b"\x89PNG" * 9999, "short": b"a line\n" * 500}
-    for name, content in bad.items():
-        (tmp_path / name).write_bytes(content)
-    for name, word in {
-        "missing": "there is no file",
-        "empty": "empty is empty",
-        "binary": "holds zero bytes",
-        "a picture": "is not text in UTF-8",
-        "short": "short has 3,500 tokens, and 4,112 are needed, .*: name a longer text",
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        main([str(ADAPTER), "--base", "laptop", "--text", str(tmp_path / "missing")])
+    for content, words in {
+        b" \n": "bad.txt is empty",
+        b"\0" * 9999: "holds zero bytes",
+        b"\x89PNG" * 9999: "is not text in UTF-8",
+        b"a line\n" * 500: "bad.txt has 3,500 tokens, and 4,112 are needed, .*: name a longer text",
     }.items():
-        with pytest.raises((ValueError, FileNotFoundError), match=word):
-            main([str(ADAPTER), "--base", "laptop", "--text", str(tmp_path / name)])
+        (tmp_path / "bad.txt").write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            main([str(ADAPTER), "--base", "laptop", "--text", str(tmp_path / "bad.txt")])
     with pytest.raises(FileNotFoundError, match="no name of a model"):
         main([str(ADAPTER), "--base", "smollm9", "--text", text])
     assert not capsys.readouterr().out

@@ -55,9 +55,7 @@ def test_sizes(monkeypatch):
 # --- a run that is stopped -----------------------------------------------------------------------------------------
 
 
-def test_a_stopped_pretraining_overwrites_nothing_and_the_command_goes_on(
-    tmp_path, in_tiny, stop_in_update, monkeypatch, capsys
-):
+def test_a_stopped_pretraining_overwrites_nothing_and_goes_on(tmp_path, in_tiny, stop_in_update, monkeypatch, capsys):
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "cache"))
     whole, out, stored = tmp_path / "whole", tmp_path / "out", tmp_path / "cache" / "runs" / "laptop-6-0"
     pretrain("laptop", steps=6, folder=whole, device="cpu")

@@ -64,15 +64,13 @@ def test_the_split_loses_nothing_and_begins_a_line(own):
     assert 28 <= len(held_out_line(text)) <= 52
 
 
+ADDRESSES = bytes(load_text("speeches").train[:120_000].tolist())
 REFUSED = {
     "too short": (log_of_a_ship(9_000).encode(), "has 9,0.. bytes: at least 100,000 are needed"),
     "not UTF-8": (log_of_a_ship(110_000).encode("utf-16"), "is not text in UTF-8"),
     "a document": (log_of_a_ship(110_000).encode() + b"\0", "holds zero bytes"),
     "said twice": (2 * log_of_a_ship(60_000).encode(), "stands in its first nine tenths"),
-    "read by the base": (
-        bytes(load_text("speeches").train[:120_000].tolist()),
-        "of own.txt stands in the addresses that the base has read",
-    ),
+    "read by the base": (ADDRESSES, "of own.txt stands in the addresses that the base has read"),
 }
 
 

@@ -44,16 +44,15 @@ def loss_and_gradients(model, call, tokens, targets, autocast):
 # --- a compiled model ----------------------------------------------------------------------------------------------
 
 
-def ways():
-    """Backends, models and precisions: the first is always tried, the others, a compilation each, in `test-all`."""
-    ways = [("aot_eager", qlora, True), ("aot_eager", lambda: GPT(CONFIG).train(), False), ("inductor", qlora, False)]
-    ways += [("aot_eager", partial(qlora, checkpointing="non-reentrant"), False)]
-    for number, (backend, build, autocast) in enumerate(ways):
-        name = f"{backend}-{number}-{'autocast' if autocast else 'float32'}"
-        yield pytest.param(backend, build, autocast, id=name, marks=[pytest.mark.slow] if number else [])
+WAYS = [  # the first is always tried, the others, a compilation each, in `test-all`
+    pytest.param("aot_eager", qlora, True),
+    pytest.param("aot_eager", lambda: GPT(CONFIG).train(), False, marks=pytest.mark.slow),
+    pytest.param("aot_eager", partial(qlora, checkpointing="non-reentrant"), False, marks=pytest.mark.slow),
+    pytest.param("inductor", qlora, False, marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize(("backend", "build", "autocast"), list(ways()))
+@pytest.mark.parametrize(("backend", "build", "autocast"), WAYS)
 def test_losses_and_gradients_are_those_without_it(backend, build, autocast):
     model, (tokens, targets) = build(), batch()
     loss, gradients = loss_and_gradients(model, model, tokens, targets, autocast)

@@ -30,9 +30,7 @@ def losses(model, text, autocast):
     return [loss / TINY_LOSS for _, loss in train(model, text, 60, autocast=autocast, **run).validation_loss]
 
 
-def test_the_loss_halves_in_float16_as_in_float32_and_not_without_the_scaler(
-    tiny_text, tiny_gpt, old_card, monkeypatch
-):
+def test_the_loss_halves_in_float16_as_in_float32_with_the_scaler_alone(tiny_text, tiny_gpt, old_card, monkeypatch):
     before, after = losses(copy.deepcopy(tiny_gpt), tiny_text, autocast=False)
     start, scaled = losses(copy.deepcopy(tiny_gpt), tiny_text, autocast=True)
     assert after < before / 2 and scaled < start / 2 and scaled == pytest.approx(after, rel=0.1)

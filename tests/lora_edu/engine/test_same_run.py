@@ -187,11 +187,7 @@ OF_ANOTHER_RUN = [  # the model and the text, options, and what the message name
     (same, {"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
     (same, {"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
     (same, {"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
-    (
-        same,
-        {"loss_fn": lambda *all: model_loss(*all)},
-        r"loss_fn is lora_edu\.training\.model_loss there and <lambda> ",
-    ),
+    (same, {"loss_fn": lambda *a: model_loss(*a)}, r"loss_fn is lora_edu\.training\.model_loss there and <lambda> "),
     (adapters(rank=4), {}, r"q_proj\.rank is 2 there and 4 here; .*\(and \d+ more\)\. Use the same settings"),
     (adapters(targets=("q_proj",)), {}, "k_proj is LoRALinear there and NF4Linear here"),
     (
