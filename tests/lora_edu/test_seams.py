@@ -99,9 +99,9 @@ def test_a_model_with_adapters_of_peft_is_refused(what):
         what(model)
 
 
-def test_a_wrapper_for_several_devices_is_no_part_of_a_name(tmp_path):
+def test_the_same_adapter_is_the_same_file_and_a_wrapper_for_several_devices_no_part_of_a_name(tmp_path):
     model = moved(add_lora(GPT(TINY), 2, 4))
-    folders = [save_adapter(one, tmp_path / name) for name, one in (("a", model), ("b", nn.DataParallel(model)))]
+    folders = [save_adapter(one, tmp_path / str(n)) for n, one in enumerate([model, nn.DataParallel(model)] * 3)]
     assert len({(folder / "adapter_model.safetensors").read_bytes() for folder in folders}) == 1
 
 
