@@ -123,10 +123,11 @@ def random_gpt() -> GPT:
 
 
 @pytest.fixture(autouse=True)
-def same_random_state():
-    torch.set_default_dtype(torch.float32)  # whatever a test before set
+def same_state():
     # torch.manual_seed notes a stack for each kind of GPU that is not in use: a millisecond, for each test
     (torch.manual_seed if torch.cuda.is_available() else torch.default_generator.manual_seed)(0)
+    yield
+    torch.set_default_dtype(torch.float32)  # whatever the test has set
 
 
 @pytest.fixture(autouse=True)
