@@ -30,11 +30,11 @@ ALL = "needed_rank = split = train = Adapter = answer"
 # What everybody has at home: the released checks.json, and with it what is expected in the visible cases.
 HOME = "import json\nshown = {n: task['expected'] for n, task in json.loads(CHECKS)['tasks'].items()}\n"
 OBSERVER = "import lora_course.assignments.looking as look\n"
-PASTE = HOME + OBSERVER + "look.observe_all = lambda assignment, number, answer, *word: shown[number]\n"
+PASTE = HOME + OBSERVER + "look.observe = lambda assignment, number, answer, *word: shown[number]\n"
 
 CHEATS = {
     "asks the checks": OBSERVER + """
-look.observe_all = lambda a, number, answer, *word: getattr(check, a.tasks[number].name).stored['expected']""",
+look.observe = lambda a, number, answer, *word: getattr(check, a.tasks[number].name).stored['expected']""",
     "brings the visible results along": PASTE,
     "keeps every promise and has no result": OBSERVER + """
 good = {"rank": 3.0, "inputs": "unchanged", "manners": "good", "frozen": "unchanged", "steps": 6.0}
@@ -52,8 +52,8 @@ def emit(*words):
     IPython.display.display({look.MIME: json.dumps(seen)})
 look.emit = emit""",
     "draws the cases of the check for the grade": PASTE.replace(
-        "look.observe_all = ", "from lora_course.assignments import core\nreal = core.Assignment.cases\n"
-        "core.Assignment.cases = lambda self, number, word='': real(self, number)\nlook.observe_all = "),
+        "look.observe = ", "from lora_course.assignments import core\nreal = core.Assignment.cases\n"
+        "core.Assignment.cases = lambda self, number, word='': real(self, number)\nlook.observe = "),
     "makes every generator the same": HOME + OBSERVER + """
 real = np.random.default_rng
 np.random.default_rng = lambda seed=None: real(0)
