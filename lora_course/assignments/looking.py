@@ -8,13 +8,10 @@ case: these are drawn from a word that comes with each test, out of the teacher'
 place can claim good manners, and no result: results are compared in the teacher's process, where alone they are known.
 """
 
-import contextlib
 import copy
 import json
-import os
 import sysconfig
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +24,7 @@ from lora_course.assignments.verdict import UNUSABLE
 from lora_course.checking import stopping
 from lora_course.checking.comparing import plain
 from lora_course.checking.probing import overwritten
+from lora_course.checking.repair import silence
 
 
 class NotDone(Exception):
@@ -176,17 +174,6 @@ def _named(error: BaseException) -> dict | str:
     places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     ours = isinstance(error, Exception) and not isinstance(error, NotDone) and all(p.startswith(OURS) for p in places)
     return {"error": type(error).__name__ + (UNUSABLE if ours else ""), "text": str(error)[:200]}
-
-
-# --- whatever an answer does ------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def silence() -> Iterator[None]:
-    """No output and no warnings: an answer is called once for each case, and several times in each."""
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings(action="ignore"):
-        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-            yield
 
 
 # --- arrays and tensors, wherever they are ----------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import lora_course
 from lora_course.assignments.core import Assignment, load
@@ -56,24 +57,20 @@ def described(case: tuple, names: list[str]) -> str:
     return ", ".join(f"{name} {word}" for name, word in zip(names, words, strict=True) if name != "_")
 
 
-class Checks:
-    """All checks of an assignment, as attributes: check.forward, check.backward ..."""
+def checks(name: str, cohort: str = "formative") -> SimpleNamespace:
+    """The visible checks, each by the name of its task: check.forward, check.backward ...
 
-    def __init__(self, assignment: Assignment, stored: dict):
-        self.assignment = assignment
-        if set(stored["tasks"]) != set(assignment.tasks):
-            raise ValueError(
-                f"checks.json has the exercises {', '.join(stored['tasks'])}, the installed lora-edu "
-                f"{', '.join(assignment.tasks)}: {INSTALL}"
-            )
-        for number, task in assignment.tasks.items():
-            setattr(self, task.name, Check(assignment, number, stored["tasks"][number]))
-            grading.announce(number, task.title, f"{task.minutes} min", f"{task.points:g} points")
-
-
-def checks(name: str, cohort: str = "formative") -> Checks:
-    """The visible checks. Raises FileNotFoundError without checks.json, ValueError for the one of another cohort."""
-    return Checks(load(name, cohort), stored_checks(name, cohort))
+    Raises FileNotFoundError without checks.json, ValueError for the one of another cohort or version.
+    """
+    assignment, stored = load(name, cohort), stored_checks(name, cohort)["tasks"]
+    if set(stored) != set(assignment.tasks):
+        raise ValueError(
+            f"checks.json has the exercises {', '.join(stored)}, the installed lora-edu "
+            f"{', '.join(assignment.tasks)}: {INSTALL}"
+        )
+    for number, task in assignment.tasks.items():
+        grading.announce(number, task.title, f"{task.minutes} min", f"{task.points:g} points")
+    return SimpleNamespace(**{task.name: Check(assignment, n, stored[n]) for n, task in assignment.tasks.items()})
 
 
 def stored_checks(name: str, cohort: str) -> dict:

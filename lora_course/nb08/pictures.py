@@ -1,4 +1,4 @@
-"""The pictures of notebook 08: films of one training step. And how memory looks on other pages."""
+"""The picture of notebook 08: the film of one training step. And how memory looks on other pages."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from matplotlib.collections import PolyCollection
 
 from lora_course.drawing import looks
 from lora_course.drawing.looks import GRAY, SKY, filled
-from lora_course.drawing.style import Drawn, beside, panels, slider, stage, styled
+from lora_course.drawing.style import beside, slider, stage
 from lora_course.nb08.lab import TECHNIQUES, film_name
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.calculator import LOGITS
@@ -126,38 +126,3 @@ def _time_axis(axes: Axes, full: dict) -> None:
         axes.text((start + end) / 2, -0.045, name, ha="center", va="top", transform=axes.get_xaxis_transform())
     total = sum(full["bands"].values())
     axes.plot(np.repeat(full["edges"], 2)[1:-1], np.repeat(total, 2), color="black", lw=1.1, ls="--", zorder=3)
-
-
-FOUR_WAYS = {
-    "none": "full fine-tuning",
-    "freeze": "LoRA",
-    "freeze, four_bits": "QLoRA",
-    "freeze, four_bits, checkpointing": "QLoRA, checkpointing",
-}
-
-
-@styled
-def four_films(arms: dict[str, dict]) -> Drawn:
-    """Four of the stored films side by side, each with the outline of full fine-tuning."""
-    figure, frames = panels(4, 10.5, 3.3, sharey=True)
-    full, peaks = film_values(arms["none"]), {}
-    for axes, (arm, name) in zip(frames, FOUR_WAYS.items(), strict=True):
-        film = film_values(arms[arm])
-        for band, outline in _stacked(film):
-            axes.add_collection(PolyCollection([outline], **{"lw": 0} | BANDS[band]))
-        peaks[name] = sum(film["bands"].values()).max()
-        _time_axis(axes, full)
-        axes.set_title(f"{name}: {peaks[name]:.0f} MB")
-        axes.label_outer()
-    paper = {"fc": "white", "ec": "none", "pad": 1}
-    frames[0].text(0.1, 32, "optimizer", fontsize=9, bbox=paper)
-    frames[0].text(0.1, 4, "weights", fontsize=9, color="white")
-    frames[0].text(0.8, 70, "activations", fontsize=9)
-    frames[0].text(1.95, 45, "gradients", fontsize=9, bbox=paper)
-    found = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
-    return figure, (
-        "Freezing and rounding lower the plateau; of these four only checkpointing saws the mountain down. Films of "
-        f"one step, with their peaks: {found}. Each is a plateau of weights and optimizer state that carries a "
-        "mountain of activations, rising through the forward pass and falling through the backward pass, "
-        "while gradients grow."
-    )

@@ -307,11 +307,13 @@ def test_a_reference_that_is_too_slow_is_an_error_and_expected_of_nobody():
         task_expectations(ASSIGNMENT, "9.1", slow)
 
 
-def test_a_task_that_changed_is_refused_by_name_and_the_others_work(capsys):
+def test_a_task_that_changed_is_refused_by_name_and_the_others_work(capsys, monkeypatch):
     of_before = dict.fromkeys(("9.1", "9.2", "9.3"), task_expectations(ASSIGNMENT, "9.1", SOLUTIONS, "visible"))
     other = {"9.2": {"name": "edited", "edition": 2}, "9.3": {"name": "parted", "parts": {"value": 2}}}
     tasks = {"9.1": DOUBLE} | {number: dataclasses.replace(DOUBLE, **keys) for number, keys in other.items()}
-    check = checking.Checks(dataclasses.replace(ASSIGNMENT, tasks=tasks), {"tasks": of_before})
+    monkeypatch.setattr(checking, "load", lambda *_: dataclasses.replace(ASSIGNMENT, tasks=tasks))
+    monkeypatch.setattr(checking, "stored_checks", lambda *_: {"tasks": of_before})
+    check = checking.checks("a9_test")
     check.scaled(lambda x: x * 3)
     assert "9.1: correct" in capsys.readouterr().out
     for number, keys in other.items():
