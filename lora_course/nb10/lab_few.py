@@ -18,8 +18,9 @@ FRAME = 8  # components of each matrix between which the shared numbers work
 class SharedCore(nn.Module):
     """A layer with the update U S R V^T: its own strongest components, frozen, and a core R between them.
 
-    R (rank, rank) is the sum of `mixes` (n, rank, rank), drawn and frozen, weighted by n numbers that all layers share:
-    the idea of TinyLoRA (arXiv 2602.04118).
+    R (rank, rank) is the sum of `mixes` (n, rank, rank), frozen, weighted by n numbers. TinyLoRA (arXiv 2602.04118) draws
+    the mixes, and all layers share the numbers. In LoRA-XS (arXiv 2405.17604) each number is an entry of R, and each
+    layer has its own.
     """
 
     def __init__(self, base: nn.Linear, mixes: Tensor, numbers: nn.Parameter):
@@ -47,10 +48,14 @@ def few(way: str, seed: int = 0) -> GPT:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("norm" in name)
     else:
-        numbers, generator = nn.Parameter(torch.zeros(13)), torch.Generator().manual_seed(seed)
+        shared, generator = nn.Parameter(torch.zeros(WAYS[way])), torch.Generator().manual_seed(seed)
+        entries = torch.eye(FRAME**2).view(-1, FRAME, FRAME)
         for path, layer in select_layers(model, "all-linear", ("lm_head",), is_linear).items():
-            mixes = torch.randn(len(numbers), FRAME, FRAME, generator=generator) / FRAME
-            replace_layer(model, path, SharedCore(layer, mixes, numbers))
+            if way == "cores":
+                core = SharedCore(layer, entries, nn.Parameter(torch.zeros(FRAME**2)))
+            else:
+                core = SharedCore(layer, torch.randn(WAYS[way], FRAME, FRAME, generator=generator) / FRAME, shared)
+            replace_layer(model, path, core)
     return model
 
 
@@ -67,16 +72,20 @@ def few_loss(what: str, lr: float, *, steps: int = 100, seed: int = 0, progress:
 WAYS = {  # way -> how many numbers it trains, the fewest first
     "shared": 13,
     "bias": 256,
+    "shared 256": 256,
+    "cores": 1_536,
     "norms": 4_608,
     "lora r1": 18_432,
     "lora r8": 147_456,
 }
 RATES = {  # that seed 0 tries on plays
     "shared": (1e-2, 3e-2, 0.1, 0.3, 1.0),
+    "shared 256": (3e-3, 1e-2, 3e-2, 0.1),
+    "cores": (1e-2, 3e-2, 0.1, 0.3),
     "bias": (0.1, 0.3, 1.0, 3.0),
     "norms": (1e-2, 3e-2, 0.1),
 }
-BEST = {"shared": 0.1, "bias": 0.3, "norms": 3e-2}
+BEST = {"shared": 0.1, "bias": 0.3, "shared 256": 3e-2, "cores": 0.1, "norms": 3e-2}
 
 FEW_ARMS = arms_of("bias", (0.3,), what="bias", steps=20)  # the page runs it again
 for _way, _rates in RATES.items():

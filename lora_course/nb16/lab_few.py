@@ -76,6 +76,8 @@ READ_RATES = (3e-4, 1e-3, 3e-3, 1e-2)  # of rank 8
 FEW_REWARDED_ARMS: dict[str, dict] = {"base, read": {"what": "bias", "lr": 0.0, "repeat": 0, "read": True}}
 FEW_REWARDED_ARMS |= sweep_arms("bias", RATES, 0.1, what="bias")
 FEW_REWARDED_ARMS |= sweep_arms("shared", (1e-3, 3e-3, 1e-2), 3e-3, what="shared")
+FEW_REWARDED_ARMS |= sweep_arms("shared 256", (1e-3, 3e-3, 1e-2), 3e-3, what="shared 256")
+FEW_REWARDED_ARMS |= sweep_arms("cores", (1e-3, 3e-3, 1e-2), 3e-3, what="cores")
 FEW_REWARDED_ARMS |= sweep_arms("norms", (1e-3, 3e-3, 1e-2, 3e-2), 3e-3, what="norms")
 FEW_REWARDED_ARMS |= sweep_arms("bias, read", RATES, 0.1, what="bias", read=True)
 FEW_REWARDED_ARMS |= sweep_arms("lora r8, read", READ_RATES, 1e-3, what="lora r8", read=True)
