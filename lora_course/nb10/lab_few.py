@@ -18,9 +18,9 @@ FRAME = 8  # components of each matrix between which the shared numbers work
 class SharedCore(nn.Module):
     """A layer with the update U S R V^T: its own strongest components, frozen, and a core R between them.
 
-    R (rank, rank) is the sum of `mixes` (n, rank, rank), frozen, weighted by n numbers. TinyLoRA (arXiv 2602.04118) draws
-    the mixes, and all layers share the numbers. In LoRA-XS (arXiv 2405.17604) each number is an entry of R, and each
-    layer has its own.
+    R (rank, rank) is the sum of `mixes` (n, rank, rank), frozen, weighted by n numbers. In TinyLoRA (arXiv 2602.04118)
+    the mixes are drawn, and all layers share the numbers. In LoRA-XS (arXiv 2405.17604) a number is an entry of R, and
+    each layer has its own.
     """
 
     def __init__(self, base: nn.Linear, mixes: Tensor, numbers: nn.Parameter):
@@ -49,13 +49,12 @@ def few(way: str, seed: int = 0) -> GPT:
             parameter.requires_grad_("norm" in name)
     else:
         shared, generator = nn.Parameter(torch.zeros(WAYS[way])), torch.Generator().manual_seed(seed)
-        entries = torch.eye(FRAME**2).view(-1, FRAME, FRAME)
         for path, layer in select_layers(model, "all-linear", ("lm_head",), is_linear).items():
             if way == "cores":
-                core = SharedCore(layer, entries, nn.Parameter(torch.zeros(FRAME**2)))
+                mixes, numbers = torch.eye(FRAME**2).view(-1, FRAME, FRAME), nn.Parameter(torch.zeros(FRAME**2))
             else:
-                core = SharedCore(layer, torch.randn(WAYS[way], FRAME, FRAME, generator=generator) / FRAME, shared)
-            replace_layer(model, path, core)
+                mixes, numbers = torch.randn(WAYS[way], FRAME, FRAME, generator=generator) / FRAME, shared
+            replace_layer(model, path, SharedCore(layer, mixes, numbers))
     return model
 
 

@@ -12,10 +12,11 @@ LOOKS: dict[str, dict] = {
     "reward": {"color": RED, "marker": "^", "ls": "--"},
     "what the reward wrote": METHODS["control"],
 }
-LABELS = {  # what each line is called, at the mark of 256 biases, and moved by so many points
-    "plays": ("plays, read", (10, -8)),
-    "reward": ("the reward", (0, 13)),
-    "what the reward wrote": ("control: read what\nthe reward wrote", (5, -17)),
+NAMES = {"norms": "LayerNorms", "shared 256": "shared"}
+LABELS = {  # what the mark of 256 biases is called, moved by so many points, and on which side of the mark
+    "plays": ("256 biases, plays", (10, -8), "left"),
+    "reward": ("256 biases, the reward", (0, 13), "left"),
+    "what the reward wrote": ("control: biases that read\nwhat the reward wrote", (-9, 0), "right"),
 }
 
 
@@ -23,33 +24,34 @@ LABELS = {  # what each line is called, at the mark of 256 biases, and moved by 
 def few_figure() -> Drawn:
     """Gain against numbers trained, as a share of rank 8's: a line for each lesson, a small mark for each seed.
 
-    Apart from the lines stands one number, which was not trained: notebook 16's bias on e.
+    Off the lines, which train in the blocks, stand the biases of the last logits; among them one that was not trained:
+    notebook 16's bias on e.
     """
     figure, (axes,) = panels(1, 9.2, 4.2)
-    told = []
+    told, biases = [], []
     for lesson in LESSONS:
         found, look = shares(lesson), LOOKS[lesson]
-        at = {way: WAYS[way] for way in found}
         mean = {way: 100 * statistics.mean(some) for way, some in found.items()}
-        axes.plot(list(at.values()), list(mean.values()), **look | {"ms": 7})
+        inside = [way for way in found if way != "bias"]
+        axes.plot([WAYS[way] for way in inside], [mean[way] for way in inside], **look | {"ms": 7})
+        axes.plot(WAYS["bias"], mean["bias"], **look | {"ms": 9, "mfc": "white"})
         for way, some in found.items():
-            axes.plot([at[way]] * len(some), [100 * share for share in some], **look | {"ls": "", "ms": 3})
-        name, by = LABELS[lesson]
-        note(axes, name, (at["bias"], mean["bias"]), by, color=look["color"])
-        told.append(f"{lesson}: {', '.join(f'{way_name(way)} {share:.0f}%' for way, share in mean.items())}")
+            axes.plot([WAYS[way]] * len(some), [100 * share for share in some], **look | {"ls": "", "ms": 3})
+        name, by, side = LABELS[lesson]
+        note(axes, name, (WAYS["bias"], mean["bias"]), by, side, color=look["color"])
+        if inside[:-1]:
+            told.append(f"{lesson} {', '.join(f'{mean[way]:.0f}' for way in inside)}")
+        biases.append(f"{lesson} {mean['bias']:.0f}")
     picked = 100 * one_bias()
-    axes.plot([1], [picked], **LOOKS["reward"] | {"mfc": "white", "ms": 7})
-    note(axes, "on e, picked by hand", (1, picked), (-4, -14), color=RED)
-    told.append(f"reward, one bias on e, picked by hand: {picked:.0f}%")
+    axes.plot([1], [picked], **LOOKS["reward"] | {"mfc": "white", "ms": 9})
+    note(axes, "on e, picked by hand", (1, picked), (-4, -16), color=RED)
     axes.set(xscale="log", ylim=(0, 118), xlabel="numbers trained", ylabel="gain, % of rank 8's")
-    places = {"one bias": 1} | WAYS
-    axes.xaxis.set_ticks(list(places.values()), [f"{count:,}\n{way_name(way)}" for way, count in places.items()])
+    places = {"one bias": 1} | {way: count for way, count in WAYS.items() if way != "bias"}
+    names = [NAMES.get(way) or way.replace("lora r", "rank ") for way in places]
+    axes.xaxis.set_ticks([*places.values()], [f"{n:,}\n{name}" for n, name in zip(places.values(), names, strict=True)])
     axes.xaxis.set_ticks([], minor=True)
+    counts = ", ".join(f"{count:,}" for way, count in WAYS.items() if way != "bias")
     return figure, (
-        "By the reward 256 numbers gain what rank 8 does; with plays, a third. Gain in % of rank 8's. "
-        f"{'. '.join(told)}. Small marks: three seeds."
+        f"With plays, count counts; by the reward, where the numbers are. Gain in % of rank 8's. {counts} numbers in "
+        f"the blocks: {'; '.join(told)}. 256 biases: {'; '.join(biases)}. One, picked by hand: {picked:.0f}."
     )
-
-
-def way_name(way: str) -> str:
-    return {"bias": "biases", "norms": "LayerNorms"}.get(way) or way.replace("lora r", "rank ")
