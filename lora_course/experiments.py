@@ -38,7 +38,6 @@ from lora_course.nb10.lab_few import FEW_ARMS, few_loss
 from lora_course.nb11.lab import TIME_ARMS, VARIANT_ARMS, step_times, variant_loss
 from lora_course.nb12.lab import FOUR_STATES, RIVALS, adapted, rival
 from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
-from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
 from lora_course.nb16.lab_few import FEW_REWARDED_ARMS, few_rewarded
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
@@ -136,7 +135,6 @@ EXPERIMENTS = {
     "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 25),
-    "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA", 1),
     "cached": Experiment(cached, CACHE_ARMS, "questions: an adapter behind the base's keys and values", 6),
     "packed": Experiment(packed, PACKED_ARMS, "questions: short speeches packed into one row", 3),
     "trained-twice": Experiment(twice, TWICE_ARMS, "questions: after plays, verses: go on, stack or merge?", 6),

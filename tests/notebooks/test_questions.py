@@ -8,8 +8,7 @@ import pytest
 import torch
 from conftest import NOTEBOOKS, library, long_sentences
 
-from lora_course.experiments import load_results
-from lora_course.nb13.lab_formats import FORMATS, four_over_six, mxfp4, nvfp4
+from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4
 
 PAGE = (NOTEBOOKS / "questions.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
@@ -48,20 +47,11 @@ def test_sentences_are_short():
     assert long_sentences(PAGE) == []
 
 
-def test_the_table_of_formats_is_the_stored_result():
-    arms = load_results("formats-after")["arms"]
-    start = arms["as shipped"]["loss"]
-    for name, (_, bits) in FORMATS.items():
-        added = arms[name]["loss"] - start
-        assert f"| {name} | {bits:.2f} | {arms[name]['weight_error']:.1%} | {added:+.4f} |" in PAGE
-    assert arms["MXFP4"]["loss"] > max(arms[name]["loss"] for name in ("NVFP4", "NF4, blocks of 64")) + 0.003
-
-
 def test_the_formats_keep_their_promises():
     weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
-    for name, (change, _) in FORMATS.items():
+    for change in (mxfp4, nvfp4, four_over_six):
         once = change(weight)
-        assert torch.allclose(change(once), once, atol=1e-6), name  # twice is once
+        assert torch.allclose(change(once), once, atol=1e-6)  # twice is once
     errors = [(weight - change(weight)).view(-1, 16).norm(dim=1) for change in (nvfp4, four_over_six)]
     assert 0.4 < (errors[1] < errors[0]).float().mean() and errors[1].norm() < 0.95 * errors[0].norm()
     scales = weight.view(-1, 32).abs().amax(1) / mxfp4(weight).view(-1, 32).abs().amax(1)
