@@ -40,11 +40,10 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 #   whole classes graded, every assignment through nbgrader     one assignment; the judge and the boxes on their own
 #   all wrong answers of 2.5, 4.4, 4.5, most train a model      those of the other 14 exercises, by the same code
 #   kills at random moments                                     one kill at each point that counts
-#   compilation, other engines, large tensors                   one backend; two processes; tensors of every small shape
+#   compilation, more methods in two processes                  one backend; one method in two processes
 #   the solutions, mends and dodges of 18, a training each      those that train nothing, by the same judges
-#   all small changes of the 20 exercises with most of them     the other exercises, by the same code
 #   peaks of memory with weights in bfloat16                    those in float32, and with autocast
-#   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input
+#   a stored number computed again (09's draw)                  the record's checksum; the same code on made-up input
 #   a real model's words in six programs                        the logits of a tiny one in four of them
 #   a browser prints a page                                     what the page holds
 test-all: test  ## the same, and the tests that take longer
