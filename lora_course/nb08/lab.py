@@ -6,7 +6,6 @@ weights of 4 bits themselves is not one of the ways: their steps are larger than
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import product
@@ -89,5 +88,5 @@ def decoding_share(qlora: GPT, n_tokens: int, rounds: int) -> float:
     """
     models = {"decoded before": decoded_before(qlora), "QLoRA": qlora}
     tasks = {name: stepper(model, n_tokens) for name, model in models.items()}
-    before, whole = alternating_times(tasks, rounds, time.process_time).values()
+    before, whole = alternating_times(tasks, rounds).values()
     return statistics.median(map(sub, whole, before)) / statistics.median(whole)

@@ -39,7 +39,7 @@ def few_figure() -> Drawn:
             axes.plot([WAYS[way]] * len(some), [100 * share for share in some], **look | {"ls": "", "ms": 3})
         name, by, side = LABELS[lesson]
         note(axes, name, (WAYS["bias"], mean["bias"]), by, side, color=look["color"])
-        if inside[:-1]:
+        if len(inside) > 1:  # the control has rank 8 alone there
             told.append(f"{lesson} {', '.join(f'{mean[way]:.0f}' for way in inside)}")
         biases.append(f"{lesson} {mean['bias']:.0f}")
     picked = 100 * one_bias()

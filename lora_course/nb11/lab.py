@@ -9,7 +9,6 @@ DoRA takes longer, so LoRA has six longer runs, too: as many steps as fit in DoR
 """
 
 import statistics
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -160,7 +159,7 @@ def step_times(rounds: int = 21, *, seed: int = 0) -> dict:
         return lambda: training_step(model, *next(draw), optimizer)
 
     ways = {name: steps_of(name) for name in ("LoRA", "DoRA", "gains")}
-    times = alternating_times(ways, rounds + 1, time.process_time)  # two rounds to warm up
+    times = alternating_times(ways, rounds + 1)  # two rounds to warm up
     seconds = {name: [round(value, 5) for value in values[1:]] for name, values in times.items()}
     return {"seconds": seconds, "threads": torch.get_num_threads()}
 
