@@ -7,8 +7,8 @@ def tiny_llama(**options) -> nn.Module:
     """A Llama with fewer key heads than query heads and a vocabulary of 60."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    sizes = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=60, num_key_value_heads=2, **(sizes | options))).eval()
+    sizes = dict(vocab_size=60, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4)
+    return LlamaForCausalLM(LlamaConfig(num_key_value_heads=2, **(sizes | options))).eval()
 
 
 def tiny_gpt2() -> nn.Module:

@@ -7,16 +7,17 @@ checkpoint if all facts are the same; if not, those that differ are the message.
     a tensor              its shape, its type and a checksum; of one that the checkpoint holds, shape and type
     a model               its tensors, and of each layer its class, its attributes and its hooks
     a function, a class   of a library, its name; of one's own, what Python runs of it, and all that it refers to
-    another object        its class and what pickle would store of it; what pickle cannot store is refused
+    an object             of a library, its class: its insides change with a release; of one's own, its attributes too
 """
 
 import dis
+import functools
 import hashlib
 import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ LAST_DIGITS = ("torch", "threads", "Python")  # facts that a run may go on witho
 def describe_run(settings: dict[str, Any], model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
     """Everything that the curve of a run depends on, but the values that a checkpoint holds.
 
-    settings: by name, the loss function among them. Raises ValueError for what cannot be described.
+    settings: by name, the loss function among them.
     """
     trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
     stored = {id(tensor) for tensor in (*trained, *model.buffers())}
@@ -53,11 +54,7 @@ def describe_run(settings: dict[str, Any], model: nn.Module, data: Iterable[Tens
         elif id(value) in stored:
             facts[path] = f"{shape_and_type(value)} (stored)"
         else:
-            try:
-                facts[path], parts = _take_apart(value)
-            except Exception as error:  # of whatever kind: it cannot be taken apart
-                what = f"{path} holds what nobody can compare after a stop (a {type(value).__name__})"
-                raise ValueError(f"{what}: pass numbers, tensors and plain functions, or no checkpoint=") from error
+            facts[path], parts = _take_apart(value)
             for name, part in parts.items():
                 add(f"{path}.{name}", part)
 
@@ -106,15 +103,13 @@ def _is_library(module: str) -> bool:
 
 
 def _name_in_library(value: Any) -> str | None:
-    """Where a function or a class stands in a library; None for one's own, and for what is made in a run."""
-    module, name = getattr(value, "__module__", None) or "builtins", getattr(value, "__qualname__", None)
-    if not isinstance(module, str) or not isinstance(name, str) or not _is_library(module):
+    """The name of a function or a class that a library made; None for one's own, and for what wraps one's own."""
+    if not isinstance(value, type | FunctionType | BuiltinFunctionType) or hasattr(value, "__wrapped__"):
         return None
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    in_c = isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType | None)
-    return f"{module}.{name}" if found is value or in_c else None
+    module = value.__module__ or "builtins"
+    if isinstance(value, FunctionType):
+        module = value.__globals__.get("__name__", "builtins")  # a decorator can give a function another's __module__
+    return f"{module}.{value.__qualname__}" if _is_library(module) else None
 
 
 def _take_apart(value: Any) -> tuple[str, dict[str, Any]]:
@@ -138,15 +133,20 @@ def _take_apart(value: Any) -> tuple[str, dict[str, Any]]:
         return f"{kind.__name__} of {len(value)}", {str(key): part for key, part in items}
     if hasattr(value, "__wrapped__"):  # a function behind a cache
         return kind.__name__, {"__wrapped__": value.__wrapped__}
+    if isinstance(value, np.ndarray):
+        return _take_apart(torch.from_numpy(value.copy()))
+    if isinstance(value, functools.partial):
+        return "partial", {"func": value.func, "args": value.args, "keywords": value.keywords}
+    if isinstance(value, MethodType):
+        return "method", {"of": value.__self__, "function": value.__func__}
     if isinstance(value, nn.Module):
         parts = {name: part for name, part in vars(value).items() if name not in OF_EVERY_MODULE}
         parts |= {name: part for part_kind in PARTS for name, part in vars(value)[part_kind].items()}
         parts |= {hook: list(vars(value)[hook].values()) for hook in HOOKS if vars(value)[hook]}
+    elif _is_library(kind.__module__):
+        parts = {}
     else:
-        stored = value.__reduce_ex__(2)  # how pickle makes it again, and what it puts into it then; or its name
-        make, given, *rest = (str, [stored]) if isinstance(stored, str) else stored
-        parts = {"made by": [make, *given], "contents": [list(part) for part in rest[1:] if part is not None]}
-        parts |= rest[0] if rest and isinstance(rest[0], dict) else {"state": rest[:1]}
+        parts = {"state": vars(value)} if hasattr(value, "__dict__") else {}
     return kind.__qualname__, {"class": kind} | parts
 
 

@@ -171,7 +171,7 @@ def test_the_cells_that_a_slider_needs():
 def test_each_slider_is_found_and_starts_as_the_notebook_stores_it(path):
     found = live.sliders_of(path)
     cells = nbformat.read(path, as_version=4).cells
-    assert len(found) == {"13": 0, "01": 2, "05": 2, "to": 2}.get(path.stem[:2], 1)
+    assert len(found) == {"13": 0, "05": 2, "to": 2}.get(path.stem[:2], 1)
     for slider in found:
         stored = next(output for output in cells[slider.cell].outputs if "image/png" in output.data)
         start = {name: control.value for name, control in slider.controls.items()}

@@ -1,20 +1,21 @@
 """A run is described by everything that it depends on: with another loss, model or text it is not resumed."""
 
 import functools
-import random
 import sys
 import threading
 import types
+from contextvars import ContextVar
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from other_models import tiny_llama
-from stopped_runs import go_on, refused, stored_steps, with_adapters
+from stopped_runs import QUICK, Killed, assert_same, go_on, refused, stopped_in, stored_steps, with_adapters
 from torch import nn
 from torch.nn.utils import parametrize
 
+from lora_edu import train
 from lora_edu.engine.same_run import describe_run
 from lora_edu.training import model_loss
 
@@ -90,7 +91,6 @@ THINGS = {
     "a set": lambda n: {"a", "b", str(n)},
     "a teacher": lambda n: nn.Linear(2, 1, bias=torch.manual_seed(n) is None),
     "a setting of a layer": lambda n: nn.GELU({2: "none", 3: "tanh"}[n]),
-    "a generator": random.Random,
     "an object": Smoothed,
 }
 LOSSES = {
@@ -159,13 +159,31 @@ def test_a_model_of_transformers_is_described_twice_the_same():
     assert facts == described(model=tiny_llama()) != described(model=tiny_llama(rms_norm_eps=1e-5))
 
 
-@pytest.mark.parametrize(
-    "thing", [threading.Lock(), sys.stdout, iter("ab" for _ in "a")], ids=["a lock", "a stream", "a generator"]
-)
-def test_what_cannot_be_described_is_refused_before_the_first_step(tiny_gpt, tiny_text, tmp_path, thing):
-    with refused(tiny_gpt, ValueError, r"loss_fn\.thing holds what nobody can compare after a stop .*pass numbers"):
-        go_on(tiny_gpt, tiny_text, tmp_path / "run", loss_fn=closed_over(thing))
-    assert not (tmp_path / "run").exists()
+MADE_BY_A_LIBRARY = {"a lock": threading.Lock(), "a stream": sys.stdout, "a context": ContextVar("kernels")}
+
+
+@pytest.mark.parametrize("thing", MADE_BY_A_LIBRARY.values(), ids=MADE_BY_A_LIBRARY)
+def test_what_a_library_made_is_known_by_its_class_and_keeps_no_run_from_starting(thing):
+    layer = of_a_layer(thing)
+    assert described(model=layer) == described(model=of_a_layer(thing))
+    assert described(model=layer)["the model.thing"] == type(thing).__qualname__
+
+
+def loss_of_transformers(model, x, y):
+    return F.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
+
+
+def test_a_model_of_transformers_goes_on(tiny_text, tmp_path):
+    def model():
+        torch.manual_seed(0)
+        return with_adapters(tiny_llama(vocab_size=256), method="lora")
+
+    options = {"loss_fn": loss_of_transformers}
+    reference, again = model(), model()
+    history = train(reference, tiny_text, 6, **QUICK, **options)
+    with pytest.raises(Killed), stopped_in(4, Killed()):
+        go_on(model(), tiny_text, tmp_path / "run", **options)
+    assert_same(again, go_on(again, tiny_text, tmp_path / "run", **options), reference, history)
 
 
 # --- from a checkpoint -----------------------------------------------------------------------------------------------
