@@ -16,7 +16,7 @@ QUICK = tests/test_house.py $(addprefix tests/notebooks/test_,in_package.py note
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book clients browser bench bench-gpu torture constraints release clean
+.PHONY: help python setup lab test test-all newest fetch qlora gpu doctor assignments check format notebooks book clients browser bench bench-gpu torture lock release clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,10 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 #   a browser prints a page                                     what the page holds
 test-all: test  ## the same, and the tests that take longer
 	$(TESTING) $(RUN) -m pytest -m slow $(ARGS)
+
+newest: python  ## the tests with the newest release of every library, in an environment of its own: .venv-newest
+	@$(COURSE) setup --extra test --newest
+	$(TESTING) .venv-newest/bin/python -m pytest -m "not slow" $(if $(ARGS),$(ARGS),$(PARALLEL) $(NBVAL) $(NOTEBOOKS) tests)
 
 fetch: python  ## download everything the course ever uses, for a class that will be offline
 	@$(COURSE) fetch
@@ -109,14 +113,13 @@ torture: python  ## kill training runs at 100 random moments: each must end with
 	@$(COURSE) setup
 	$(RUN) benchmarks/torture.py $(ARGS)
 
-constraints: python  ## after a green make test: its versions, as constraints.txt
+lock: python  ## the tested versions anew, for all extras, systems and Pythons (ARGS=--upgrade: the newest that fit)
 	@$(COURSE) setup --extra test
-	@echo "# The versions of the last green \`make test\`. Use: pip install -c" > constraints.txt
-	$(RUN) -m pip freeze --exclude-editable | sed -n 's/^\([^ @]*==[^+]*\).*/\1/p' | tr A-Z_ a-z- >> constraints.txt
+	$(RUN) .ci/lock.py $(ARGS)
 
 release: python  ## what a person needs to tag a version: the wheel, tried in an empty environment, and its notes, in dist/
 	@$(COURSE) setup --extra test
 	$(RUN) .ci/release.py
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
-	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-newest build dist .pytest_cache .ruff_cache .hypothesis

@@ -21,17 +21,23 @@ from lora_course.setup import environment, working_copy
 
 # Programs: the module whose `main` reads the rest of the command line, and what it does.
 PROGRAMS = {
-    "fetch": ("lora_edu.texts", "download texts and models into the cache"),
-    "doctor": ("lora_course.setup.doctor", "versions, device, memory, disk, texts: what to send when asking for help"),
-    "progress": ("lora_course.checking.grading", "which exercises are done, in all notebooks"),
-    "train": ("lora_course.programs.train", "fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)"),
-    "pretrain": ("lora_course.programs.pretrain", "train the base that ships, or a GPU's (lora-edu pretrain --help)"),
-    "voice": ("lora_course.programs.voice", "your own text: an adapter, and a page in which it speaks (voice --help)"),
-    "speak": ("lora_course.programs.speak", 'an adapter speaks: lora-edu speak ADAPTER "prompt" --compare'),
-    "inspect": ("lora_course.programs.inspected", "a doctor for any adapter in PEFT's format (inspect --help)"),
-    "experiment": ("lora_course.experiments", "run a long experiment whose result a notebook plots"),
-    "qlora": ("lora_course.setup.report", "run the QLoRA notebook without a browser, into build/"),
-    "gpu": ("lora_course.setup.report", "the same on a GPU at its larger size, pre-training included"),
+    "fetch": ("lora_edu.texts", "download the texts and models that the notebooks use"),
+    "doctor": (
+        "lora_course.setup.doctor",
+        "print what to send when you ask for help: versions, device, memory, disk, texts",
+    ),
+    "progress": ("lora_course.checking.grading", "show which exercises of all notebooks are done"),
+    "train": ("lora_course.programs.train", "fine-tune a model in full, with LoRA or with QLoRA"),
+    "pretrain": ("lora_course.programs.pretrain", "train the base model of the course, or a larger one on a GPU"),
+    "voice": ("lora_course.programs.voice", "train an adapter on your own text and write a page in which it speaks"),
+    "speak": ("lora_course.programs.speak", "let an adapter continue a prompt"),
+    "inspect": (
+        "lora_course.programs.inspected",
+        "examine any adapter in PEFT's format: is it whole, and has it learned?",
+    ),
+    "experiment": ("lora_course.experiments", "run one of the long experiments whose results the notebooks plot"),
+    "qlora": ("lora_course.setup.report", "run the QLoRA notebook without a browser; the result is in build/"),
+    "gpu": ("lora_course.setup.report", "run the QLoRA notebook on a GPU at its larger size, pretraining included"),
 }
 
 OURS = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)  # what our own sentences come with
@@ -43,11 +49,11 @@ DEBUG = "LORA_EDU_DEBUG"
 WAITING = "GOMP_SPINCOUNT", "5000"
 
 
-def setup(extra: str = environment.COURSE) -> None:
+def setup(extra: str = environment.COURSE, newest: bool = False) -> None:
     """Install what is needed and fetch the three texts."""
-    python = environment.setup(extra)
+    python = environment.setup(extra, newest)
     if subprocess.run([python, "-m", "lora_edu", "fetch", "texts"], cwd=environment.home()).returncode:
-        print("The texts are not all here. Notebooks 03 to 12 fetch them when they need them.", flush=True)
+        print("Some texts could not be downloaded. Notebooks 03 to 12 try again when they need them.", flush=True)
 
 
 def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
@@ -128,17 +134,27 @@ def _main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in PROGRAMS:
         return program(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(
-        prog="lora-edu", description="LoRA and QLoRA built by hand: the course.",
-        epilog="With --debug, an error comes with its traceback, and lab with Jupyter's log.",
+        prog="lora-edu", description="A course on LoRA and QLoRA, built by hand.",
+        epilog="`lora-edu COMMAND --help` explains a command. With --debug, an error shows its traceback and lab shows "
+        "Jupyter's log.",
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"lora-edu {lora_edu.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
-    command.add_argument("--extra", default=environment.COURSE, help="a group of pyproject.toml, such as test")
-    command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
-    command.add_argument("--port", type=int)
-    command.add_argument("--plain", action="store_true", help="keep whole notebooks in the page, for screen readers")
-    command.add_argument("--fresh", action="store_true", help="start with a new copy; the old one is kept aside")
+    command = commands.add_parser("setup", help="create .venv, install the course, download the three texts")
+    command.add_argument(
+        "--extra", default=environment.COURSE, help="a group of packages in pyproject.toml, such as test"
+    )
+    command.add_argument("--newest", action="store_true", help="the newest releases, in .venv-newest")
+    command = commands.add_parser(
+        "lab", help="open the course in JupyterLab; options that are not known here go to JupyterLab"
+    )
+    command.add_argument("--port", type=int, help="the port of JupyterLab, such as 8888")
+    command.add_argument("--plain", action="store_true", help="keep the whole notebook in the page, for screen readers")
+    command.add_argument(
+        "--fresh",
+        action="store_true",
+        help="start with a new copy of the notebooks; the old one is kept under another name",
+    )
     for name, (_, told) in PROGRAMS.items():
         commands.add_parser(name, help=told)
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -146,13 +162,13 @@ def _main() -> None:
         parser.error(f"there is no command {word!r}: {did_you_mean(word, commands.choices)}")
     arguments, rest = parser.parse_known_args([word, *sys.argv[2:]])
     if arguments.command is None:
-        parser.error(f"name a command before {' '.join(rest)}, such as lora-edu lab")
+        parser.error(f"a command must come before {' '.join(rest)}, for example lora-edu lab")
     if rest and arguments.command != "lab":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     if arguments.command == "lab":
         lab(arguments.port, arguments.fresh, arguments.plain, rest)
     else:
-        setup(arguments.extra)
+        setup(arguments.extra, arguments.newest)
 
 
 if __name__ == "__main__":

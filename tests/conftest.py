@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import os
-import re
 import signal
 import sys
 from collections.abc import Iterable
@@ -52,14 +51,6 @@ def library(name: str) -> ModuleType:
 def markdown(cells: Iterable[nbformat.NotebookNode]) -> str:
     """The text of cells, without their code."""
     return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-
-
-def long_sentences(text: str) -> list[str]:
-    """The sentences of Markdown that have more than 28 words; a formula and a piece of code are one."""
-    text = re.sub(r"```.*?```|^(?:\||#|<).*$|\]\([^)]*\)|^>", "", text, flags=re.DOTALL | re.M)
-    text = re.sub(r"\$[^$]+\$|`[^`]+`", "x", text)
-    sentences = re.split(r"[.!?:;]['\")*”]*\s|\n\n|\n(?:[-*|]|\d+\.)", text)
-    return [sentence for sentence in sentences if len(sentence.split()) > 28]
 
 
 def code_cells(stem: str) -> list[nbformat.NotebookNode]:

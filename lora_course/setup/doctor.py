@@ -4,11 +4,14 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import re
 import shutil
 import sys
+from pathlib import Path
 
 import torch
 
+from lora_course.setup import environment
 from lora_edu import downloads, files
 from lora_edu.models.base import base_path, pick_size
 from lora_edu.texts import available_texts
@@ -23,9 +26,10 @@ def report() -> tuple[str, bool]:
     lines, problems, hints = [], [], []
     lines.append(f"python       {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in PACKAGES:
-        try:
-            lines.append(f"{package:12} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
+        installed = _version(package)
+        if installed:
+            lines.append(f"{package:12} {installed}")
+        else:
             problems.append(f"{package} is not installed: run python -m lora_edu setup")
     for label, chosen in (("size", pick_size), ("device", describe_device)):  # what LORA_EDU_SIZE and _DEVICE say
         try:
@@ -33,6 +37,8 @@ def report() -> tuple[str, bool]:
         except (ValueError, RuntimeError) as error:
             problems.append(str(error))
     if hint := missing_gpu_hint():
+        hints.append(hint)
+    if hint := untested_versions_hint(environment.ROOT / environment.TESTED):
         hints.append(hint)
     lines.append(f"threads      {torch.get_num_threads()} for torch, {os.cpu_count()} processors")
     if files.cache_dir().exists() and not files.cache_dir().is_dir():
@@ -79,6 +85,30 @@ def missing_gpu_hint() -> str | None:
         f"an NVIDIA card is here, but this torch ({torch.__version__}) {build}: the course runs on the CPU. "
         "To use the card, install the build that PyTorch's page names: https://pytorch.org/get-started/locally"
     )
+
+
+def untested_versions_hint(tested: Path) -> str | None:
+    """What differs from the versions that the stored numbers were measured with. tested: the file of these."""
+    if not tested.exists():  # no clone: a wheel knows ranges only
+        return None
+    pins = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", tested.read_text(encoding="utf-8"), re.M))
+    others = []
+    for package in PACKAGES:
+        installed = _version(package)
+        if package in pins and installed and installed.partition("+")[0] != pins[package]:
+            others.append(f"{package} {installed} (tested: {pins[package]})")
+    if not others:
+        return None
+    return (
+        f"other versions than the tested ones: {', '.join(others)}. A number may differ from the page's in its digits"
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _system_memory() -> str:

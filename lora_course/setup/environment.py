@@ -1,9 +1,9 @@
-"""Set the course up: a virtual environment, the packages, the texts. Runs before anything is installed.
+"""Set the course up: a virtual environment, the tested versions, JupyterLab's settings.
 
-Only the standard library is imported here, since this is what installs the rest. While something is installed, the file
-`.venv/unfinished` is there: whoever finds it later knows that this was interrupted, and makes the environment anew.
-Only an environment with our mark in it, `.venv/made-by-lora-edu`, is ever replaced. What somebody else made (`uv venv`,
-say) is added to, or left as it is.
+This runs before anything is installed, so only the standard library is imported. uv does the work: the one on the PATH,
+or one that pip brings into `.venv`; where uv cannot be had, pip does the same more slowly. Both take the versions of
+`tested-versions.txt`. The file `.venv/installed.json` says that all went well. Without it an environment that has our
+mark, `.venv/made-by-lora-edu`, is made anew. What somebody else made (`uv venv`, say) is added to and never removed.
 """
 
 import hashlib
@@ -11,29 +11,22 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
-import tomllib
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lora_course.setup.installers import Pip, SetupError, Uv, find_installer
+
 ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
+NEWEST_VENV = ROOT / ".venv-newest"  # of `make newest`
+TESTED = "tested-versions.txt"
+TESTED_PYTHONS = ((3, 11), (3, 14))  # the first and the last for which `make lock` finds versions
 COURSE = ""  # no extra of pyproject.toml: all that the notebooks need is in the default
-CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's index of builds without CUDA
-PATIENCE = 3  # seconds for it to answer: pip would try for minutes
-NO_NETWORK = re.compile(r"Temporary failure|ConnectionError|NewConnection|Connection to|ConnectTimeout|getaddrinfo|"
-                        r"No matching distribution|Network is unreachable|ProxyError")  # fmt: skip
-
-
-class SetupError(RuntimeError):
-    """The set-up cannot go on; the message says what is missing."""
 
 
 def home() -> Path:
@@ -43,20 +36,20 @@ def home() -> Path:
 
 def course_python() -> Path:
     """The interpreter that the course runs with: this one if the course is installed in it, else the clone's .venv."""
-    return Path(sys.executable) if _installed_here() else venv_python()
+    return Path(sys.executable) if _installed_here() else venv_python(VENV)
 
 
-def venv_python() -> Path:
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def venv_python(folder: Path) -> Path:
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def setup(extra: str = COURSE) -> Path:
+def setup(extra: str = COURSE, newest: bool = False) -> Path:
     """Create .venv and install the course with its dependencies, unless that is done already. Returns the interpreter.
 
-    extra: an optional group of pyproject.toml, such as "test". Nothing is installed again until pyproject.toml
-    changes, and a torch that is already in the environment is kept.
+    extra: optional groups of pyproject.toml, such as "test" or "test,book". Nothing is installed again until
+    pyproject.toml or the tested versions change. newest: the newest releases, in an environment of their own.
     """
-    if extra == COURSE and _installed_here():
+    if extra == COURSE and not newest and _installed_here():
         return Path(sys.executable)
     if not (ROOT / "pyproject.toml").exists():
         if absent := _absent():
@@ -64,24 +57,15 @@ def setup(extra: str = COURSE) -> Path:
         raise SetupError(f"{ROOT} is not a clone of the course: run this from the folder that holds pyproject.toml")
     if os.pathsep in str(ROOT):
         raise SetupError(f"no environment can be made in {ROOT}: use a folder without {os.pathsep!r} in its name")
-    stamp = VENV / f"installed-{extra or 'course'}"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    installed_for, *there = stamp.read_text(encoding="utf-8").split("\n") if stamp.is_file() else [""]
-    if not os.path.lexists(_mark()) and _has_pip() and installed_for == wanted and not set(there) - _packages():
-        return venv_python()
-    with _unfinished():
-        if not venv_python().exists():
-            _create_venv()
-        if not _pip_starts():
-            raise SetupError(
-                f"{VENV} has no pip: run `uv pip install pip` in it, or move it away, for another to be made"
-            )
-        print("installing the course: minutes the first time, for torch is large", flush=True)
-        _torch_without_cuda()
-        _pip("install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
-        configure_lab(VENV / "etc" / "jupyter")
-        stamp.write_text("\n".join([wanted, *sorted(_packages())]), encoding="utf-8")
-    return venv_python()
+    environment = Environment(NEWEST_VENV if newest else VENV)
+    extras = set(extra.split(",")) if extra else set()
+    if newest or not environment.has(extras):
+        try:
+            with _alone():
+                environment.install(extras, newest)
+        except KeyboardInterrupt:
+            raise SetupError("stopped. The same command starts the set-up again") from None
+    return environment.python
 
 
 def hand_over(command: list[str]) -> None:
@@ -95,55 +79,105 @@ def hand_over(command: list[str]) -> None:
     sys.exit(process.wait())
 
 
-# --- .venv -----------------------------------------------------------------------------------------------------------
+class Environment:
+    """A folder such as .venv, which holds an interpreter and what is installed for it."""
 
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.python = venv_python(folder)
+        self.stamp = folder / "installed.json"  # {"of": a checksum, "extras": [...]}, or missing
+        self.mark = folder / "made-by-lora-edu"
 
-def _mark() -> Path:
-    return VENV / "unfinished"
+    def has(self, extras: set[str]) -> bool:
+        """Whether these extras were installed, from the files as they are now."""
+        stamp = self._read_stamp()
+        return self.python.exists() and stamp["of"] == _checksum() and extras <= set(stamp["extras"])
 
+    def install(self, extras: set[str], newest: bool = False) -> None:
+        """Install the course with these extras, beside those that are there.
 
-def _site_packages() -> Path:
-    return next(VENV.glob("lib/python*/site-packages"), VENV / "Lib" / "site-packages")
-
-
-def _has_pip() -> bool:
-    return venv_python().exists() and (_site_packages() / "pip" / "__main__.py").exists()
-
-
-def _pip_starts() -> bool:
-    return _has_pip() and not subprocess.run([venv_python(), "-m", "pip", "--version"], capture_output=True).returncode
-
-
-def _ours() -> bool:
-    """Whether this set-up made .venv; without doubt, or we do not remove it."""
-    return (VENV / "made-by-lora-edu").exists() or (VENV.is_dir() and not any(VENV.iterdir()))
-
-
-@contextmanager
-def _unfinished() -> Iterator[None]:
-    """Whatever ends the process in this block, the next set-up mends .venv, or makes it anew if it never worked."""
-    with _alone():
-        stopped = os.path.lexists(_mark())
-        if os.path.lexists(VENV) and (stopped or not venv_python().exists()):
-            if not _ours():
-                what = "installing into it was stopped" if stopped else "it has no Python"
-                raise SetupError(f"{VENV} has no mark of this set-up, and {what}: move it away, or make it again")
-            if not (venv_python().exists() and any(VENV.glob("installed-*"))):
-                _discard()
-        if not VENV.exists():
-            VENV.mkdir()
-            (VENV / "made-by-lora-edu").touch()
-        before = _installed()
-        _mark().touch()
+        Whatever ends the process in here, the next set-up mends the environment.
+        """
+        stamp = self._read_stamp()
+        extras = extras | set(stamp["extras"])
+        whole = bool(stamp["of"])
+        installer = self._prepare(whole)
+        self.stamp.unlink(missing_ok=True)
+        before = self._installed()
         try:
-            yield
+            installer.install(_what(extras), _versions(newest), anew=not (whole or self._is_ours()), upgrade=newest)
         except SetupError:
-            if not _ours() or (before and _installed() == before):
-                _mark().unlink()  # pip gave up before it changed anything (no network, perhaps), or it is not ours
+            if whole and self._installed() == before:  # no network, perhaps: nothing is lost
+                self._write_stamp(stamp)
             raise
-        except KeyboardInterrupt:
-            raise SetupError("stopped. The same command starts the set-up again") from None
-        _mark().unlink()
+        configure_lab(self.folder / "etc" / "jupyter")
+        self._write_stamp({"of": _checksum(), "extras": sorted(extras)})
+
+    def _prepare(self, whole: bool) -> Uv | Pip:
+        """See to it that there is an environment to install into, and find what installs."""
+        if os.path.lexists(self.folder) and not self._is_ours() and not self.python.exists():
+            raise SetupError(f"{self.folder} has no mark of this set-up, and it has no Python: move it away")
+        if self._is_ours() and not (whole and self.python.exists()):
+            self._discard()
+        new = not self.folder.exists()
+        if new:
+            self.folder.mkdir()
+            self.mark.touch()
+        return find_installer(self.python, self.folder if new else None)
+
+    def _is_ours(self) -> bool:
+        """Whether this set-up made the folder; without doubt, or we do not remove it."""
+        return self.mark.exists() or (self.folder.is_dir() and not any(self.folder.iterdir()))
+
+    def _discard(self) -> None:
+        """Remove the folder: first its name, in one step, so that half of it is never taken for an environment."""
+        aside = ROOT / "build" / f"discarded-{os.getpid()}"
+        try:
+            self.folder.rename(aside)
+        except OSError as error:
+            what = f"{self.folder} is not complete and cannot be removed ({error})"
+            raise SetupError(f"{what}: remove it by hand") from error
+        for old in aside.parent.glob("discarded-*"):
+            shutil.rmtree(old, ignore_errors=True)
+
+    def _installed(self) -> list[str]:
+        packages = next(self.folder.glob("lib/python*/site-packages"), self.folder / "Lib" / "site-packages")
+        return sorted(path.name for path in packages.glob("*.dist-info"))
+
+    def _read_stamp(self) -> dict:
+        try:
+            return json.loads(self.stamp.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {"of": "", "extras": []}
+
+    def _write_stamp(self, stamp: dict) -> None:
+        beside = self.stamp.with_suffix(".partial")
+        beside.write_text(json.dumps(stamp), encoding="utf-8")
+        beside.replace(self.stamp)
+
+
+def _what(extras: set[str]) -> str:
+    return f"{ROOT}[{','.join(sorted(extras))}]" if extras else str(ROOT)
+
+
+def _versions(newest: bool) -> Path | None:
+    """The file of the tested versions; None where the ranges of pyproject.toml decide."""
+    tested = ROOT / TESTED
+    if newest or not tested.exists():
+        return None
+    first, last = TESTED_PYTHONS
+    if not first <= sys.version_info[:2] <= last:
+        here = "{}.{}".format(*sys.version_info)
+        print(f"  nobody has tested versions for Python {here} yet: the newest that fit are installed", flush=True)
+        return None
+    return tested
+
+
+def _checksum() -> str:
+    """Of the files that say what is installed, and of where they are: a clone that moves is set up again."""
+    files = [ROOT / "pyproject.toml", ROOT / TESTED]
+    written = b"".join(file.read_bytes() for file in files if file.exists())
+    return hashlib.sha256(written + os.fsencode(ROOT)).hexdigest()
 
 
 @contextmanager
@@ -162,26 +196,6 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _discard() -> None:
-    """Remove .venv: first its name, in one step, so that half of it is never taken for an environment."""
-    aside = ROOT / "build" / f"discarded-{os.getpid()}"
-    try:
-        VENV.rename(aside)
-    except OSError as error:
-        raise SetupError(f"{VENV} is not complete and cannot be removed ({error}): remove it by hand") from error
-    for old in aside.parent.glob("discarded-*"):
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _installed() -> list[str]:
-    return sorted(path.name for path in _site_packages().glob("*.dist-info"))
-
-
-def _packages() -> set[str]:
-    """What lies in site-packages, by names without a version: an update is no loss."""
-    return {path.name for path in _site_packages().glob("[!_]*") if path.suffix not in (".dist-info", ".pth")}
-
-
 def _installed_here() -> bool:
     """Whether the running interpreter has the course and all that it needs, in an environment that is not .venv."""
     if Path(sys.prefix).resolve() == VENV.resolve():
@@ -192,16 +206,6 @@ def _installed_here() -> bool:
 def _absent() -> list[str]:
     """What the notebooks need and this interpreter lacks: nothing, unless the course came alone (`--no-deps`)."""
     return [name for name in ("torch", "jupyterlab", "ipywidgets") if importlib.util.find_spec(name) is None]
-
-
-def _create_venv() -> None:
-    # An interpreter that brings a torch of its own (a GPU container, say) shares it, instead of downloading another.
-    has_torch = importlib.util.find_spec("torch") is not None
-    print(f"creating {VENV} with Python {sys.version.split()[0]}{' and its torch' if has_torch else ''}", flush=True)
-    try:
-        venv.create(VENV, with_pip=True, symlinks=os.name != "nt", system_site_packages=has_torch)
-    except (subprocess.CalledProcessError, OSError) as error:
-        raise SetupError(f"cannot create {VENV} ({error}). On Debian, Ubuntu: sudo apt install python3-venv") from error
 
 
 def configure_lab(folder: Path, plain: bool = False) -> None:
@@ -217,81 +221,3 @@ def configure_lab(folder: Path, plain: bool = False) -> None:
     if plain:
         settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}
     (folder / "default_setting_overrides.json").write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _torch_without_cuda() -> None:
-    """On Linux the package index has torch with CUDA, some 3 GB. Where there is no NVIDIA driver and no torch yet,
-    PyTorch's own build for the processor comes first, a tenth of that; where it is not to be had, the other will do."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [line for line in project.get("dependencies", []) if line.startswith("torch")]
-    there = (_site_packages() / "torch").exists() or importlib.util.find_spec("torch")
-    driver = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
-    if sys.platform != "linux" or not wanted or there or driver:
-        return
-    instead = "torch comes from the package index, as a rule with CUDA (3 GB)"
-    if not _answers(f"{CPU_TORCH}/torch/"):
-        return print(f"  no NVIDIA driver, but no way to download.pytorch.org either: {instead}", flush=True)
-    print("  no NVIDIA driver: torch for the processor alone comes from download.pytorch.org", flush=True)
-    try:
-        _pip("install", *wanted, f"--index-url={CPU_TORCH}")
-    except SetupError as error:
-        print(f"  {error}. So {instead}", flush=True)
-
-
-def _answers(url: str) -> bool:
-    """Whether a server answers in time. By a process of its own: looking up a name here would know no limit."""
-    ask = f"from urllib.request import Request, urlopen; urlopen(Request({url!r}, method='HEAD'))"
-    try:
-        return not subprocess.run([sys.executable, "-c", ask], capture_output=True, timeout=PATIENCE).returncode
-    except subprocess.TimeoutExpired:
-        return False
-
-
-def _pip(*arguments: str) -> None:
-    """Run pip, all that it says into a file. Raises SetupError with the reason if it fails."""
-    log = ROOT / "build" / "setup.log"
-    log.parent.mkdir(exist_ok=True)
-    command = [str(venv_python()), "-m", "pip", *arguments, "--disable-pip-version-check", "--retries=2"]
-    command += ["--progress-bar=off", "--no-input"]
-    # Half of pip's work is to compile 13,000 files, of which a reader needs few: Python does it at the first import.
-    command += [] if sys.dont_write_bytecode else ["--no-compile"]  # where it may keep what it has compiled
-    said = [""]
-    with log.open("w", encoding="utf-8") as file:
-        pipe, out = subprocess.PIPE, subprocess.STDOUT
-        process = subprocess.Popen(command, stdout=pipe, stderr=out, text=True, errors="replace")
-        over = threading.Event()
-        threading.Thread(target=_tick, args=(over, said), daemon=True).start()
-        try:
-            for line in process.stdout or ():
-                file.write(line)
-                said.append(line.strip())
-        except KeyboardInterrupt:
-            process.terminate()
-            process.wait()
-            raise
-        finally:
-            over.set()
-    if process.wait():
-        raise SetupError(f"pip could not install the course: {_reason(said)}. All that it said is in {log}")
-
-
-def _tick(over: threading.Event, said: list[str]) -> None:
-    """Show for how many seconds we have waited, and what pip said last: on a terminal in one line, over which the next
-    is written, elsewhere twice a minute."""
-    seconds, screen = 0, sys.stdout.isatty()
-    while not over.wait(1):
-        seconds += 1
-        if screen or seconds % 30 == 0:
-            width = shutil.get_terminal_size().columns - 3
-            print(f"  {f'{seconds} s  {said[-1]}'[:width]:{width}}", end="\r" if screen else "\n", flush=True)
-
-
-def _reason(said: list[str]) -> str:
-    """Why pip failed."""
-    text = "\n".join(said)
-    if "No space left" in text:
-        return "the disk is full"
-    if NO_NETWORK.search(text):
-        return "no network, or no way through it to the package index"
-    errors = [line for line in said if line.startswith("ERROR")]
-    return errors[-1] if errors else "it was ended from outside"

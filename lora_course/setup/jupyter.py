@@ -5,7 +5,10 @@ import os
 import shlex
 import sys
 import sysconfig
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from ipykernel.kernelspec import write_kernel_spec
 from jupyter_server.serverapp import ServerApp
 from jupyterlab.labapp import LabApp
 
@@ -29,12 +32,20 @@ class Lab(LabApp):
     serverapp_class = Server
 
 
+def describe_kernel(folder: Path) -> None:
+    """Write how Python 3 is started: as ever, and with `setup/not_run.py`. JUPYTER_PATH names the folder."""
+    write_kernel_spec(str(folder / "kernels" / "python3"), extra_arguments=["--ext=lora_course.setup.not_run"])
+
+
 def main() -> None:
     logging.disable(logging.NOTSET if DEBUG else logging.WARNING)
     # what kernels and terminals inherit
     os.environ["PATH"] = os.pathsep.join([SCRIPTS, os.environ.get("PATH", os.defpath)])
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # each kernel would warn of its debugger
-    Lab.launch_instance(sys.argv[1:])
+    with TemporaryDirectory() as folder:  # of this server alone: no other Jupyter sees it
+        describe_kernel(Path(folder))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))
+        Lab.launch_instance(sys.argv[1:])
 
 
 if __name__ == "__main__":

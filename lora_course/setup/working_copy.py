@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from lora_course.setup.environment import SetupError
+from lora_course.setup.installers import SetupError
 from lora_edu.records import read_record, set_aside, sha256, staging, write_record
 
 COPY = "lora-edu-course"  # the folder of a reader's copy of the course

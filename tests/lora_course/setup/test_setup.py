@@ -1,14 +1,13 @@
 """Set-up: interrupted at any moment it mends itself; what goes wrong is one sentence; Ctrl-C belongs to the program."""
 
 import ast
-import io
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 from unittest.mock import Mock
 
 import pytest
@@ -20,31 +19,42 @@ from lora_course.setup import environment
 
 
 @pytest.fixture
-def empty(tmp_path, monkeypatch):
-    """A clone in which nothing was installed."""
+def clone(tmp_path, monkeypatch):
+    """A clone in which nothing was installed, and uv is played by a class that writes a few files."""
     (tmp_path / "pyproject.toml").write_text("[project]")
+    (tmp_path / "tested-versions.txt").write_text("torch==2.13.0")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "NEWEST_VENV", tmp_path / ".venv-newest")
     monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    monkeypatch.setattr(environment, "find_installer", PlayedUv)
+    monkeypatch.setattr(PlayedUv, "asked", [])
     return tmp_path
 
 
-@pytest.fixture
-def clone(empty, monkeypatch):
-    """A clone in which `venv` and pip are played by functions that write a few files."""
-    monkeypatch.setattr(environment, "_pip_starts", environment._has_pip)
-    monkeypatch.setattr(environment, "_create_venv", lambda: [write(name) for name in PIECES])
-    monkeypatch.setattr(environment, "_pip", lambda *arguments: [write(name) for name in PACKAGES])
-    return empty
-
-
-PIECES = ("bin/python", "pip/__init__.py", "pip/__main__.py", "pip-24.dist-info")
+PIECES = ("bin/python", "pip-24.dist-info")
 PACKAGES = ("torch/__init__.py", "torch-2.dist-info", "numpy/__init__.py", "numpy-2.dist-info")
 
 
-def write(name):
-    packages = environment.VENV / ("Lib" if os.name == "nt" else "lib/python3.11") / "site-packages"
-    path = environment.venv_python() if name == "bin/python" else packages / name
+class PlayedUv:
+    """Makes an environment, and writes what it is asked to install."""
+
+    asked: ClassVar[list] = []
+
+    def __init__(self, python, new_venv):
+        for name in PIECES if new_venv else ():
+            write(name)
+
+    def install(self, what, versions, anew, upgrade):
+        self.asked.append((what, versions and versions.name, anew, upgrade))
+        for name in PACKAGES:
+            write(name)
+
+
+def write(name, venv=None):
+    venv = venv or environment.VENV
+    packages = venv / ("Lib" if os.name == "nt" else "lib/python3.11") / "site-packages"
+    path = environment.venv_python(venv) if name == "bin/python" else packages / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("whole")
 
@@ -64,53 +74,59 @@ def test_stopped_at_any_moment_the_next_set_up_mends_it(clone, monkeypatch, erro
         written.append(name)
         real(name)
 
-    with monkeypatch.context() as patch, pytest.raises((Killed, environment.SetupError)):
+    with monkeypatch.context() as patch, pytest.raises((Killed, KeyboardInterrupt, environment.SetupError)):
         patch.setitem(globals(), "write", stopping)
         if moment == len(PIECES) + len(PACKAGES):
             patch.setattr(environment, "configure_lab", Mock(side_effect=error))
         environment.setup()
-    (environment.VENV / "half").write_text("of a package")  # what pip could not know to be incomplete
+    (environment.VENV / "half").write_text("of a package")  # what an installer could not know to be incomplete
     environment.setup()
-    assert "half" not in pieces() and "unfinished" not in pieces()
-    assert {Path(name).name for name in (*PIECES, *PACKAGES)} | {"installed-course"} <= pieces()
+    assert "half" not in pieces()
+    assert {Path(name).name for name in (*PIECES, *PACKAGES)} | {"installed.json"} <= pieces()
     assert not list(clone.glob("build/discarded-*"))
-    monkeypatch.setattr(environment, "_pip", Mock(side_effect=error))
+    monkeypatch.setattr(PlayedUv, "install", Mock(side_effect=error))
     environment.setup()  # and now there is nothing to do
 
 
-def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
-    monkeypatch.setattr(environment, "_pip", pip := Mock())
+def test_setup_installs_only_when_the_files_or_the_extras_changed(clone):
     environment.setup()
     environment.setup()
-    assert pip.call_count == 1 and pip.call_args.args[-1] == str(clone)  # no extra: nothing to forget
     environment.setup("test")
-    assert pip.call_count == 2 and pip.call_args.args[-1].endswith("[test]")
-    (clone / "pyproject.toml").write_text("[project] # changed")
     environment.setup()
-    assert pip.call_count == 3
+    environment.setup("book,test")
+    (clone / "pyproject.toml").write_text("[project] # changed")
+    environment.setup()  # and what was there besides stays there
+    (clone / "tested-versions.txt").write_text("torch==2.14.0")
+    environment.setup("test")
+    asked = [what.removeprefix(str(clone)) for what, *_ in PlayedUv.asked]
+    assert asked == ["", "[test]", "[book,test]", "[book,test]", "[book,test]"]
+    assert all(rest == ["tested-versions.txt", False, False] for _, *rest in PlayedUv.asked)
 
 
-def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
-    for name in PIECES:
+def test_the_newest_releases_have_an_environment_of_their_own_and_come_anew_each_time(clone, monkeypatch):
+    monkeypatch.setattr(PlayedUv, "__init__", lambda self, python, new_venv: write("bin/python", new_venv))
+    environment.setup("test")
+    for _ in range(2):
+        assert environment.setup("test", newest=True).is_relative_to(clone / ".venv-newest")
+    assert [rest for _, *rest in PlayedUv.asked] == [["tested-versions.txt", False, False], *[[None, False, True]] * 2]
+
+
+def test_a_python_that_nobody_has_tested_gets_the_ranges_and_a_sentence(clone, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "TESTED_PYTHONS", ((3, 1), (3, 2)))
+    environment.setup()
+    assert PlayedUv.asked == [(str(clone), None, False, False)]
+    assert "nobody has tested versions for Python 3" in capsys.readouterr().out
+
+
+def test_an_environment_made_by_hand_is_added_to_and_never_replaced(clone, monkeypatch):
+    for name in (*PIECES, "mine/__init__.py"):
         write(name)
     with monkeypatch.context() as patch, pytest.raises(environment.SetupError, match="stopped"):
         patch.setattr(environment, "configure_lab", Mock(side_effect=KeyboardInterrupt))
         environment.setup()
-    with pytest.raises(environment.SetupError, match="installing into it was stopped: move it away, or make it again"):
-        environment.setup()
-    assert "__main__.py" in pieces()
-
-
-def test_a_venv_without_pip_that_somebody_made_stays(clone):
-    """As `uv venv` makes it."""
-    write("bin/python")
-    write("torch/__init__.py")
-    for _ in range(2):  # and no mark stays that would say something else the next time
-        with pytest.raises(environment.SetupError, match="has no pip: run `uv pip"):
-            environment.setup()
-    assert {"python", "__init__.py"} <= pieces()
-    write("pip/__main__.py")
     environment.setup()
+    assert "__init__.py" in pieces()
+    assert [anew for *_, anew, _ in PlayedUv.asked] == [True, True]  # who knows what was whole
 
 
 TAKEN = {
@@ -135,14 +151,16 @@ def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
         commands.guarded(environment.setup)
 
 
-def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):
+def test_an_installer_that_changes_nothing_costs_nothing(clone, monkeypatch):
     environment.setup()
     (clone / "pyproject.toml").write_text("[project] # changed")
     whole = pieces()
-    monkeypatch.setattr(environment, "_pip", Mock(side_effect=environment.SetupError("no network")))
-    with pytest.raises(environment.SetupError, match="no network"):
+    with monkeypatch.context() as patch, pytest.raises(environment.SetupError, match="no network"):
+        patch.setattr(PlayedUv, "install", Mock(side_effect=environment.SetupError("no network")))
         environment.setup()
     assert pieces() == whole
+    environment.setup()
+    assert len(PlayedUv.asked) == 2
 
 
 def test_two_set_ups_do_not_meet(clone):
@@ -151,74 +169,11 @@ def test_two_set_ups_do_not_meet(clone):
         environment.setup()
 
 
-@pytest.mark.parametrize(
-    ("said", "error"),
-    [
-        ("WARNING: Retrying after connection broken by 'NewConnectionError'\n"
-         "ERROR: No matching distribution found for torch\n", "no network, or no way through it"),
-        ("ERROR: Could not install packages: [Errno 28] No space left on device\n", "the disk is full"),
-        ("ERROR: something else\n", "ERROR: something else"),
-    ],
-)  # fmt: skip
-def test_where_pip_fails_the_reason_is_said_and_the_log_named(tmp_path, monkeypatch, said, error):
-    pip = Mock(stdout=io.StringIO(said), **{"wait.return_value": 1})
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
-    monkeypatch.setattr(environment.subprocess, "Popen", lambda *_, **__: pip)
-    with pytest.raises(environment.SetupError, match=error) as caught:
-        environment._pip("install")
-    log = tmp_path / "build" / "setup.log"
-    assert str(log) in str(caught.value) and log.read_text() == said
-
-
-def test_who_waits_reads_what_pip_said_last(capsys):
-    environment._tick(Mock(wait=Mock(side_effect=[False] * 60 + [True])), ["Collecting numpy", "Downloading torch"])
-    said = capsys.readouterr().out.splitlines()
-    assert [line.rstrip() for line in said] == ["  30 s  Downloading torch", "  60 s  Downloading torch"]
-
-
-PLACES = {  # what is changed about a Linux without NVIDIA's driver, whether PyTorch's index is asked, what is said
-    "as it is": (lambda patch: None, True, "torch for the processor alone comes from"),
-    "no way there": (lambda patch: patch(environment, "_answers", lambda url: False), False, "no way to download.py"),
-    "a driver": (lambda patch: patch(environment.shutil, "which", lambda name: f"/usr/bin/{name}"), False, ""),
-    "a Mac": (lambda patch: patch(environment.sys, "platform", "darwin"), False, ""),
-    "a torch": (lambda patch: [write(name) for name in (*PIECES, "torch/__init__.py")], False, ""),
-}
-
-
-@pytest.mark.parametrize("fails", [False, True])
-@pytest.mark.parametrize("place", PLACES)
-def test_without_a_driver_torch_without_cuda_comes_first_and_may_fail(clone, monkeypatch, capsys, place, fails):
-    change, asked, words = PLACES[place]
-    (clone / "pyproject.toml").write_text('[project]\ndependencies = ["numpy>=1", "torch>=2.5,<3"]')
-    failing = [environment.SetupError("the disk is full")] * (asked and fails)
-    monkeypatch.setattr(environment, "_pip", pip := Mock(side_effect=[*failing, None, None]))
-    monkeypatch.setattr(environment, "_answers", lambda url: True)
-    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
-    monkeypatch.setattr(environment.sys, "platform", "linux")
-    change(monkeypatch.setattr)
-    environment.setup()
-    first = [("install", "torch>=2.5,<3", "--index-url=https://download.pytorch.org/whl/cpu")] * asked
-    assert [call.args for call in pip.call_args_list] == [*first, ("install", "--editable", str(clone))]
-    said = capsys.readouterr().out
-    assert words in said and ("the disk is full. So torch comes from the package index" in said) == bool(failing)
-
-
-def test_a_server_that_does_not_answer_costs_little(monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the call, and says nothing
-        address, start = f"http://127.0.0.1:{silent.getsockname()[1]}/", time.monotonic()
-        monkeypatch.setattr(environment, "PATIENCE", 0.3)
-        assert not environment._answers(address) and time.monotonic() - start < 20
-    monkeypatch.setattr(environment, "PATIENCE", 60)
-    assert not environment._answers(address)  # nobody is there
-    assert environment._answers(Path(__file__).as_uri())
-
-
 def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, capsys):
-    monkeypatch.setattr(environment, "setup", lambda extra: Path(sys.executable))
+    monkeypatch.setattr(environment, "setup", lambda extra, newest: Path(sys.executable))
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: Mock(returncode=1))
     commands.setup()
-    assert "The texts are not all here" in capsys.readouterr().out
+    assert "Some texts could not be downloaded" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", [f"{p}/__{n}__.py" for p in ("lora_edu", "lora_course") for n in ("init", "main")])

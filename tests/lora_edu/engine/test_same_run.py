@@ -1,23 +1,27 @@
 """A run is described by everything that it depends on: with another loss, model or text it is not resumed."""
 
+import contextvars
 import functools
+import random
+import re
 import sys
 import threading
 import types
-from contextvars import ContextVar
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from other_models import tiny_llama
-from stopped_runs import QUICK, Killed, assert_same, go_on, refused, stopped_in, stored_steps, with_adapters
+from stopped_runs import QUICK, go_on, refused, stored_steps, with_adapters
 from torch import nn
 from torch.nn.utils import parametrize
 
-from lora_edu import train
-from lora_edu.engine.same_run import describe_run
-from lora_edu.training import model_loss
+from lora_edu.engine import same_run
+from lora_edu.engine.same_run import check_same_run, describe_run
+from lora_edu.training import model_loss, train
 
 
 def described(loss_fn=model_loss, model=None):
@@ -47,8 +51,17 @@ class Smoothed:
         return model_loss(model, inputs, targets)
 
 
+def logits_loss(model, inputs, targets):
+    logits = model(inputs).logits
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten() % 60)
+
+
 def closed_over(thing):
     return lambda model, x, y: model_loss(model, x, y) * thing
+
+
+def closed_over_unused(thing):
+    return lambda model, x, y: model_loss(model, x, y) + (thing is None)
 
 
 def mixed(thing, model, x, y):
@@ -159,31 +172,47 @@ def test_a_model_of_transformers_is_described_twice_the_same():
     assert facts == described(model=tiny_llama()) != described(model=tiny_llama(rms_norm_eps=1e-5))
 
 
-MADE_BY_A_LIBRARY = {"a lock": threading.Lock(), "a stream": sys.stdout, "a context": ContextVar("kernels")}
-
-
-@pytest.mark.parametrize("thing", MADE_BY_A_LIBRARY.values(), ids=MADE_BY_A_LIBRARY)
-def test_what_a_library_made_is_known_by_its_class_and_keeps_no_run_from_starting(thing):
-    layer = of_a_layer(thing)
-    assert described(model=layer) == described(model=of_a_layer(thing))
-    assert described(model=layer)["the model.thing"] == type(thing).__qualname__
-
-
-def loss_of_transformers(model, x, y):
-    return F.cross_entropy(model(x).logits.flatten(0, 1), y.flatten())
-
-
-def test_a_model_of_transformers_goes_on(tiny_text, tmp_path):
-    def model():
+def test_any_model_of_transformers_can_start_and_go_on(tiny_text, tmp_path, recwarn):
+    """It may keep behind a layer whatever it likes: a context variable, a compiled pattern, a lock."""
+    for _ in range(2):
         torch.manual_seed(0)
-        return with_adapters(tiny_llama(vocab_size=256), method="lora")
+        model = tiny_llama()
+        for thing in (contextvars.ContextVar("kept"), re.compile("a"), threading.Lock()):
+            setattr(model.model.layers[0], type(thing).__name__, thing)
+        letters = tiny_text._replace(train=tiny_text.train % 60, validation=tiny_text.validation % 60)
+        history = train(model, letters, 2, checkpoint=tmp_path / "run", loss_fn=logits_loss, **QUICK)
+    assert len(history.train_loss) == 2
+    assert not [warning for warning in recwarn if issubclass(warning.category, UserWarning)]
 
-    options = {"loss_fn": loss_of_transformers}
-    reference, again = model(), model()
-    history = train(reference, tiny_text, 6, **QUICK, **options)
-    with pytest.raises(Killed), stopped_in(4, Killed()):
-        go_on(model(), tiny_text, tmp_path / "run", **options)
-    assert_same(again, go_on(again, tiny_text, tmp_path / "run", **options), reference, history)
+
+def test_a_library_is_known_by_name_and_version_in_editable_mode_too(monkeypatch):
+    """A function of it is not taken apart; a reader's own file is."""
+    assert same_run._is_installed("lora_edu") and same_run._is_installed("transformers")
+    assert not same_run._is_installed("of one's own")
+    monkeypatch.setattr(same_run.metadata, "version", {"edited_in_place": "1.0"}.__getitem__)
+    module = in_a_file("def f(x): return x * 2")
+    module.f.__module__ = module.f.__globals__["__name__"] = "edited_in_place"
+    facts = described(module.f)
+    assert facts["loss_fn"] == "edited_in_place.f"
+    assert facts["the version of edited_in_place"] == "unknown"
+
+
+CANNOT = {
+    "a lock": (threading.Lock, "a _thread.lock, which cannot be compared"),
+    "a stream": (lambda: sys.stdout, "which cannot be compared"),
+    "an iterator": (lambda: iter("ab" for _ in "a"), "a builtins.generator, which cannot be compared"),
+    "a generator": (lambda: random.Random(2), "a random.Random, which cannot be compared"),
+}
+
+
+@pytest.mark.parametrize("thing", CANNOT)
+def test_what_cannot_be_compared_starts_and_is_named_when_the_run_goes_on(tiny_gpt, tiny_text, tmp_path, thing):
+    make, message = CANNOT[thing]
+    model = with_adapters(tiny_gpt)
+    with warnings.catch_warnings(action="error"):
+        first = go_on(model, tiny_text, tmp_path / "run", 2, loss_fn=closed_over_unused(make()))
+    with pytest.warns(UserWarning, match=rf"goes on.*loss_fn\.thing \({message}|loss_fn\.thing.*{message}"):
+        assert go_on(model, tiny_text, tmp_path / "run", 2, loss_fn=closed_over_unused(make())) == first
 
 
 # --- from a checkpoint -----------------------------------------------------------------------------------------------
@@ -205,9 +234,9 @@ OF_ANOTHER_RUN = [  # the model and the text, options, and what the message name
     (same, {"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
     (same, {"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
     (same, {"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
-    (same, {"loss_fn": lambda *a: model_loss(*a)}, r"loss_fn is lora_edu\.training\.model_loss there and <lambda> "),
-    (adapters(rank=4), {}, r"q_proj\.rank is 2 there and 4 here; .*\(and \d+ more\)\. Use the same settings"),
-    (adapters(targets=("q_proj",)), {}, "k_proj is LoRALinear there and NF4Linear here"),
+    (same, {"loss_fn": lambda *a: 3 * model_loss(*a)}, r"loss_fn is lora_edu\.training\.model_loss there and Python\."),
+    (adapters(rank=4), {}, r"LoRALinear \(rank=2, .* \(rank=4, .*\(and \d+ more\)\. Use the same settings"),
+    (adapters(targets=("q_proj",)), {}, r"k_proj is lora_edu\.lora\.LoRALinear .* there and lora_edu\.qlora\.NF4"),
     (
         adapters(method="full"),
         {},
@@ -246,5 +275,32 @@ def test_a_loss_that_changes_while_it_trains_goes_on_with_what_it_has_become_onl
 
 def test_other_versions_are_named_and_the_run_goes_on(tiny_gpt, tiny_text, stopped, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "1.2.3")
-    with pytest.warns(UserWarning, match=r"\(torch is \S+ there and '1\.2\.3' here\): the run goes on"):
+    with pytest.warns(UserWarning, match=r"goes on, .*the version of torch is \S+ there and 1\.2\.3 here"):
         assert len(go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss) == 6
+
+
+# What a library made, before and after its update from version 1 to 2; whether the run goes on.
+UPDATES = [
+    ("lib.Layer (eps=1)", "lib.Layer (eps=1, new=True)", True),
+    ("missing", "lib.Cache ()", True),
+    ("lib.Layer (eps=1)", "lib.Other (eps=1)", False),
+    ("2x2 float32 0a1b2c", "2x2 float32 3d4e5f", False),
+    ("Python.loss (0a1b2c)", "Python.loss (3d4e5f)", False),  # one's own: not the library's
+]
+
+
+@pytest.mark.parametrize(("there", "here", "goes_on"), UPDATES)
+def test_a_library_updated_between_stop_and_start_warns(there, here, goes_on):
+    def facts(version, text):
+        table = {"the version of lib": version, "the version of Python": "3.11", "the model.0": text}
+        return {name: fact for name, fact in table.items() if fact != "missing"}
+
+    old = facts("1", there)
+    with pytest.raises(ValueError, match="another run: the model.0"):
+        check_same_run(old, facts("1", here), Path("run"))
+    if goes_on:
+        with pytest.warns(UserWarning, match=r"version of lib is 1 there and 2 here; the model\.0 is"):
+            check_same_run(old, facts("2", here), Path("run"))
+    else:
+        with pytest.raises(ValueError, match="another run: the model.0"):
+            check_same_run(old, facts("2", here), Path("run"))
