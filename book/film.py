@@ -18,7 +18,7 @@ RIGHT = [(step / 5, 0) for step in (0, 0, 0, 1, 2, 3, 4, 5, 5, 5)]  # from the f
 LEFT = [(1 - step / 5, step / 5) for step in (1, 2, 3, 4, 5, 5, 5)]  # from there to the prophet,
 PLACES = RIGHT + LEFT + [(0.5, 1), (1, 1), (1, 1), (1.5, 1.5), (2, 2), (2, 2)]  # to both, and to the babble
 FRAME_MS, LAST_MS = 800, 2500
-WIDTH, HEIGHT, SHOWN, COLORS = 1240, 510, (820, 337), 64  # pixels; so that the file stays small
+WIDTH, HEIGHT, SHOWN, COLORS = 1240, 590, (820, 390), 64  # pixels; so that the file stays small
 
 TURN = """strengths => ["playwright", "prophet"].forEach((voice, i) => {
     const input = document.getElementById(voice);

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import latex2mathml.converter
 import nbformat
+import numpy as np
 from nbformat.v4 import new_markdown_cell
 from PIL import Image
 
@@ -22,8 +23,13 @@ JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.(?:ipynb|md))?#(?P<anchor>[^)
 
 # The bars of a norm: a browser would take the closing one for an opening one too, and stretch both to the line.
 NORM = re.compile(r"<mo>(&#x0*(?:2016|7C);)</mo>", re.I)
+MUCH_GRAY = 0.08  # of the pixels of a picture
 LARGE_PICTURE = 100_000  # bytes: one above it may lose what no eye sees
-FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
+CODE_OF = {
+    "other": "The code",
+    "slider": "The code of this slider",
+    "measurement": "Guess first, then open: the {type} of the measurement",
+}
 
 ALIVE = (  # what a page needs on which the model runs
     '<script defer src="alive/gpt.js"></script><script defer src="alive/writing.js"></script>'
@@ -74,6 +80,8 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
             key = f"{source.stem[:2]}-{place}"
             notebook.cells[place] = new_markdown_cell(guess_html(key, asked[1]), id=cell.id)
             continue
+        if cell.metadata.get("jupyter", {}).get("source_hidden"):
+            fold_code(cell)
         cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         if DIAL_CELL in cell.source:  # its words would tell of the picture's setting, whatever the dial's
             cell.outputs = [output for output in cell.outputs if "image/png" in output.get("data", {})]
@@ -98,7 +106,18 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
 
 
 def fold_code(cell: nbformat.NotebookNode) -> None:
-    cell.metadata |= {"tags": [*cell.metadata.get("tags", []), "hide-input"], "mystnb": FOLDED_CODE}
+    """The code behind a line that says what it is of; a cell that is folded already stays as it is."""
+    tags = cell.metadata.get("tags", [])
+    if "hide-input" not in tags:
+        said = CODE_OF[kind(cell.source)]
+        prompts = {"code_prompt_show": said, "code_prompt_hide": said}
+        cell.metadata |= {"tags": [*tags, "hide-input"], "mystnb": prompts}
+
+
+def kind(source: str) -> str:
+    """What the code of a folded cell is of, as its first line says."""
+    first = source.partition("\n")[0]
+    return "slider" if first.startswith("# The slider") else "measurement" if first.startswith("# Measure") else "other"
 
 
 def guess_html(key: str, asked: str) -> str:
@@ -112,8 +131,9 @@ def picture_html(name: str, output: nbformat.NotebookNode) -> str:
     width, height = png_size(base64.b64decode(output.data["image/png"]))
     if "width" in output["metadata"]["image/png"]:  # it holds more pixels than it takes: here, twice as many
         width, height = width // 2, height // 2
+    kind = "picture photo" if is_photo(base64.b64decode(output.data["image/png"])) else "picture"
     alt = escape(alt_text(output))
-    return f'<img class="picture" src="pictures/{name}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
+    return f'<img class="{kind}" src="pictures/{name}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
 
 
 def live_html(name: str, picture: str) -> str:
@@ -138,6 +158,17 @@ def webp(png: bytes) -> bytes:
             if file.tell() < LARGE_PICTURE:
                 break
     return file.getvalue()
+
+
+def is_photo(png: bytes) -> bool:
+    """Whether a picture holds a photograph, by its many shades of gray: in the dark it stays as it is."""
+    with Image.open(io.BytesIO(png)) as picture:
+        pixels = np.asarray(picture.convert("RGB").reduce(4)).astype(int)
+    gray = np.ptp(pixels, axis=-1) < 8
+    middle = (pixels[..., 0] > 50) & (pixels[..., 0] < 205)
+    shades = np.bincount(pixels[..., 0][gray & middle], minlength=256)
+    few = np.sort(shades)[-3:].sum()  # bars have one shade, or two
+    return bool(shades.sum() > MUCH_GRAY * gray.size and few < shades.sum() / 2)
 
 
 def mathml(formula: str, display: str = "inline") -> str:
@@ -204,6 +235,18 @@ def stations(readme: str, guesses: int) -> str:
     core = [line for line in lines if ": elective: " not in line and not line.startswith("- tour")]
     electives = [line.replace(": elective: ", ": ") for line in lines if ": elective: " in line]
     made = f'<p data-guesses="{guesses}"></p>'
-    paths = ["**Two hours**", "", *tour, "", "**Ten stations**", "", *core, "", "**Electives**", "", *electives]
+    paths = [
+        "**In two hours**",
+        "",
+        *tour,
+        "",
+        "**The whole course, page by page**",
+        "",
+        *core,
+        "",
+        "**More, in any order**",
+        "",
+        *electives,
+    ]
     paths += ["", made]
     return "\n".join(paths).replace("](notebooks/", "](")

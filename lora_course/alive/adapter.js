@@ -75,7 +75,21 @@ function littleEndian(...pairs) { // [size, value] -> so many bytes, the lowest 
   const bytesOf = ([size, value]) => Array.from({ length: size }, (_, i) => value / 256 ** i & 255);
   return Uint8Array.from(pairs.flatMap(bytesOf));
 }
-function adapterFiles(flat, tensors, rank, alpha) { // lora.save_adapter: PEFT's two files
+const BASE = "lora-edu/data/base-laptop.safetensors"; // of the course's own repository
+const HOW = `# A LoRA adapter, trained in a browser tab
+
+Its base is ${BASE}, in 4 bits (NF4, double quantization). In lora_edu, from the folder of the unpacked files:
+
+    from lora_edu import load_adapter, load_base, quantize_linears
+    model = load_adapter(quantize_linears(load_base("laptop"), double_quant=True), ".")
+
+With PEFT, which wants plain layers; the base is not rounded to 4 bits then, so losses differ a little:
+
+    from lora_edu import load_base
+    from peft import PeftModel
+    model = PeftModel.from_pretrained(load_base("laptop"), ".")
+`;
+function adapterFiles(flat, tensors, rank, alpha) { // lora.save_adapter: PEFT's two files, and how to load them
   const header = { __metadata__: { format: "pt" } }, data = [], parts = adapterParts(tensors, rank, flat);
   let end = 0;
   const hold = (name, shape, values) => {
@@ -87,9 +101,10 @@ function adapterFiles(flat, tensors, rank, alpha) { // lora.save_adapter: PEFT's
     hold(`${name}.lora_B`, [out, rank], B);
   }
   const text = toUtf8(JSON.stringify(header)), names = parts.map(({ name }) => name.split(".").at(-1));
-  const kind = { peft_type: "LORA", lora_dropout: 0, fan_in_fan_out: false, bias: "none" };
+  const kind = { base_model_name_or_path: BASE, peft_type: "LORA", lora_dropout: 0, fan_in_fan_out: false, bias: "none" };
   const config = { ...kind, r: rank, lora_alpha: alpha, target_modules: [...new Set(names)].sort() };
   return {
+    "README.md": toUtf8(HOW),
     "adapter_config.json": toUtf8(JSON.stringify(config, null, 2)),
     "adapter_model.safetensors": joined([littleEndian([8, text.length]), text, ...data]),
   };
@@ -115,6 +130,6 @@ function zipped(files) { // name -> bytes, as a .zip that compresses nothing (AP
 }
 
 const adapters = {
-  adapterParts, adapterSize, addLora, wear, inSingularBasis, shuffled, toUtf8, joined, littleEndian, adapterFiles, zipped,
+  adapterParts, adapterSize, addLora, wear, inSingularBasis, shuffled, toUtf8, joined, littleEndian, BASE, HOW, adapterFiles, zipped,
 };
 if (typeof module !== "undefined") module.exports = adapters;

@@ -142,16 +142,16 @@ function showVoice({ home, rights, ...settings }) { // home: the address of the 
   return aliveDial(place, settings);
 }
 
-// Colors: the course's blue for addresses, orange for plays.
+// The colors are those of lora_course/drawing/looks.py: addresses c0, plays c1.
 const STYLE = `
-.alive, .alive-page { --ink: #1c2430; --mute: #5d6876; --back: #fbfaf7; --line: #d9d5cb; --base: #0072b2; --adapted: #9f5f00; color: var(--ink); }
+.alive, .alive-page { --ink: #1c2430; --mute: #566170; --back: #fbfaf7; --line: #d9d5cb; --c0: #0072b2; --c1: #a85a00; --c2: #a6407a; --base: var(--c0); --adapted: var(--c1); color: var(--ink); }
 @media (prefers-color-scheme: dark) {
-  html:not([data-theme="light"]) :is(.alive, .alive-page) { --ink: #e9e6df; --mute: #a8aeb8; --back: #14161a; --line: #343a43; --base: #57b3e6; --adapted: #e3a03c; }
+  html:not([data-theme="light"]) :is(.alive, .alive-page) { --ink: #ece8df; --mute: #a8aeb8; --back: #121418; --line: #3a414b; --c0: #6bbcec; --c1: #f0a23c; --c2: #e58fbe; }
 }
-html[data-theme="dark"] .alive { --ink: #e9e6df; --mute: #a8aeb8; --back: #14161a; --line: #343a43; --base: #57b3e6; --adapted: #e3a03c; }
-body:has(> .alive-page) { margin: 0; background: light-dark(#fbfaf7, #14161a); color-scheme: light dark; font: 17px/1.5 system-ui, sans-serif; }
+html[data-theme="dark"] .alive { --ink: #ece8df; --mute: #a8aeb8; --back: #121418; --line: #3a414b; --c0: #6bbcec; --c1: #f0a23c; --c2: #e58fbe; }
+body:has(> .alive-page) { margin: 0; background: light-dark(#fbfaf7, #121418); color-scheme: light dark; font: 17px/1.5 system-ui, sans-serif; }
 .alive-page { max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
-.alive-page h1 { font: 600 clamp(1.6rem, 4vw, 2.6rem)/1.15 Georgia, "DejaVu Serif", serif; }
+.alive-page h1 { font: 600 clamp(1.6rem, 4vw, 2.6rem)/1.15 Charter, "Bitstream Charter", Georgia, "Noto Serif", "DejaVu Serif", serif; }
 .alive, .alive * { box-sizing: border-box; }
 .alive-dial { display: grid; grid-template-columns: auto 1fr auto; gap: 0 1rem; align-items: center; }
 .alive-base { color: var(--base); }
@@ -159,11 +159,18 @@ body:has(> .alive-page) { margin: 0; background: light-dark(#fbfaf7, #14161a); c
 .alive-slider { display: grid; grid-template-columns: 1fr auto; margin: 0; }
 .alive-slider span:first-child { color: var(--mute); font-size: 0.9rem; }
 .alive-slider input { grid-column: 1 / -1; width: 100%; height: 44px; margin: 0; cursor: pointer; accent-color: var(--adapted); }
+@media (forced-colors: none) {
+  .alive-slider input { appearance: none; background: none; }
+  .alive-slider input::-webkit-slider-runnable-track { height: 4px; border-radius: 2px; background: color-mix(in oklab, var(--adapted) 55%, var(--back)); }
+  .alive-slider input::-webkit-slider-thumb { appearance: none; width: 24px; height: 24px; margin-top: -10px; border-radius: 50%; background: var(--adapted); }
+  .alive-slider input::-moz-range-track { height: 4px; border-radius: 2px; background: color-mix(in oklab, var(--adapted) 55%, var(--back)); }
+  .alive-slider input::-moz-range-thumb { width: 24px; height: 24px; border: 0; border-radius: 50%; background: var(--adapted); }
+}
 .alive-value { font-variant-numeric: tabular-nums; font-weight: 600; }
 .alive-marks { grid-column: 2; display: flex; justify-content: space-between; font-size: 0.85rem; color: var(--mute); }
 .alive-said {
   height: 7em; overflow: hidden; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.4rem 0;
-  padding-left: 1rem; border-left: 4px solid var(--line); font: clamp(1.05rem, 2.3vw, 1.5rem)/1.4 Georgia, "Noto Serif", "DejaVu Serif", serif;
+  padding-left: 1rem; border-left: 4px solid var(--line); font: clamp(1.05rem, 2.3vw, 1.5rem)/1.4 Charter, "Bitstream Charter", Georgia, "Noto Serif", "DejaVu Serif", serif;
   color: color-mix(in oklab, var(--adapted) calc(var(--s) * 100%), var(--base));
 }
 .alive-said i { color: var(--mute); }

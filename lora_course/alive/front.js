@@ -54,7 +54,30 @@ function atRest() { // for who hears the page, and for the link: once the dot st
 
 const { side } = PLACES.corner, codes = fromBase64(PLACES.corner.codes);
 const [A, B] = ["A", "B"].map(name => new Int8Array(fromBase64(PLACES.corner[name]).buffer));
-const INKS = [[196, 98, 0], [0, 138, 96]]; // a playwright's, a prophet's
+let INKS; // red, green, blue of a president, a playwright, a prophet: the colors that try.html gives their words
+function readInks() {
+  const style = getComputedStyle(document.documentElement), pairs = [1, 3, 5];
+  INKS = ["--c0", "--c1", "--c2"].map(name => pairs.map(i => parseInt(style.getPropertyValue(name).trim().slice(i, i + 2), 16)));
+}
+readInks();
+
+// The map under the dot: a square for each stored sentence, in the mixed colors of its words; paler if few are colored.
+function drawMap() {
+  const canvas = document.createElement("canvas"), context = canvas.getContext("2d"), across = PLACES.side;
+  canvas.width = canvas.height = across;
+  const image = context.createImageData(across, across);
+  PLACES.leads.forEach((leads, place) => {
+    const counts = INKS.map((_, voice) => [...leads].filter(lead => lead === String(voice)).length);
+    const colored = counts.reduce((sum, count) => sum + count), opacity = Math.min(1, 1.8 * colored / leads.length);
+    const level = i => INKS.reduce((sum, ink, voice) => sum + ink[i] * counts[voice] / (colored || 1), 0);
+    const x = place % across, y = across - 1 - Math.floor(place / across);
+    image.data.set([level(0), level(1), level(2), 255 * opacity], 4 * (y * across + x));
+  });
+  context.putImageData(image, 0, 0);
+  $("map").setAttribute("href", canvas.toDataURL());
+}
+drawMap();
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readInks(); drawMap(); drawAdded(); });
 const entry = (i, k) => B[Math.floor(i / side) * PLACES.rank + k] * A[k * side + i % side]; // of direction k, in B A
 const products = at.stops.map((_, k) => Float32Array.from({ length: side * side }, (_, i) => entry(i, k)));
 const strongest = Math.max(...products[0]) * 0.9;
@@ -72,7 +95,7 @@ function drawFrozen(id) { // once: it does not change
 }
 function drawAdded() {
   const gain = gains(at.playwright, at.prophet, at.stops);
-  const strip = (value, k) => [...INKS[Math.floor(k / half)], at.stops[k] * Math.min(255, 30 + Math.abs(value) * 6)];
+  const strip = (value, k) => [...INKS[1 + Math.floor(k / half)], at.stops[k] * Math.min(255, 30 + Math.abs(value) * 6)];
   draw("B", PLACES.rank, side, (k, y) => strip(B[y * PLACES.rank + k], k));
   draw("A", side, PLACES.rank, (x, k) => strip(A[k * side + x], k));
   draw("plaid", side, side, (x, y) => {
@@ -82,7 +105,7 @@ function drawAdded() {
       second += gain[half + k] * products[half + k][y * side + x];
     }
     const all = Math.abs(first) + Math.abs(second), share = all ? Math.abs(first) / all : 0;
-    const ink = INKS[0].map((level, i) => level * share + INKS[1][i] * (1 - share));
+    const ink = INKS[1].map((level, i) => level * share + INKS[2][i] * (1 - share));
     return [...ink, Math.min(255, 255 * all / strongest)];
   });
 }
@@ -112,25 +135,14 @@ function touch(change) { // by the reader: the page stops moving by itself
   touched = true;
   turn(change);
 }
-function open() { // the second axis, after the first drag; the dot stays under the finger
-  const place = () => $("dot").getBoundingClientRect().top, before = place();
-  document.body.classList.add("open");
-  $("second").hidden = false;
-  scrollBy({ top: place() - before, behavior: "instant" });
-}
 function drag(event) {
   const box = $("pad").getBoundingClientRect(), scale = 300 / box.width;
   const playwright = ((event.clientX - box.left) * scale - 30) / 120;
-  const prophet = ((box.bottom - event.clientY) * scale - 30) / 120; // before the second axis only the first may show
-  touch(document.body.classList.contains("open") ? { playwright, prophet } : { playwright });
+  touch({ playwright, prophet: ((box.bottom - event.clientY) * scale - 30) / 120 });
 }
 $("pad").addEventListener("pointerdown", event => { $("pad").setPointerCapture(event.pointerId); drag(event); });
 $("pad").addEventListener("pointermove", event => { if ($("pad").hasPointerCapture(event.pointerId)) drag(event); });
-$("pad").addEventListener("lostpointercapture", open);
-for (const voice of VOICES) {
-  $(voice).addEventListener("input", () => touch({ [voice]: Number($(voice).value) }));
-  $(voice).addEventListener("change", open);
-}
+for (const voice of VOICES) $(voice).addEventListener("input", () => touch({ [voice]: Number($(voice).value) }));
 $("words").addEventListener("input", () => touch({ words: $("words").value }));
 $("dice").addEventListener("click", () => touch({ dice: at.dice + 1 }));
 at.stops.forEach((_, k) => {
@@ -199,7 +211,6 @@ function linked() { // true if the address names a place
   const words = (given.get("words") ?? PLACES.words).slice(0, 60), dice = Math.trunc(given.get("dice") ?? PLACES.dice);
   const place = Object.fromEntries(VOICES.map(voice => [voice, Number(given.get(voice)) || 0]));
   $("words").value = words;
-  open();
   turn({ ...place, words, dice: dice || 0, stops: at.stops.map((_, k) => +(stops[k] !== "0")) });
   return true;
 }
@@ -212,17 +223,29 @@ $("copy").addEventListener("click", async () => {
   } catch { $("copied").textContent = address; }
 });
 
-// --- it opens with a move of its own, from the president to the playwright -----------------------------------------
+// --- in a folder, pages of the course are no pages yet: say how to open them -------------------------------------------
+
+for (const a of document.querySelectorAll('a[href$=".md"], a[href$=".ipynb"]')) a.addEventListener("click", event => {
+  event.preventDefault();
+  const page = a.getAttribute("href").split("/").at(-1);
+  $("page-there").textContent = page.endsWith(".ipynb") ? `; this page is ${page} there` : "";
+  $("how").showModal();
+});
+
+// --- it opens with a tour of its own: president, playwright, both, prophet, president ----------------------------------
 
 drawFrozen("W");
 if (!linked()) {
-  const restful = matchMedia("(prefers-reduced-motion: reduce)").matches, begun = performance.now() + 1500;
+  const stops = [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], leg = 2600, rest = 1400; // milliseconds
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches, begun = performance.now() + 1500;
   const frame = now => {
-    const part = Math.min(1, Math.max(0, (now - begun) / 4000)), playwright = rounded(part * part * (3 - 2 * part));
-    if (playwright !== at.playwright) turn({ playwright });
-    if (part < 1) moving = requestAnimationFrame(frame);
+    const time = Math.max(0, now - begun), last = Math.min(stops.length - 2, Math.floor(time / (leg + rest)));
+    const part = Math.min(1, (time - last * (leg + rest)) / leg), eased = part * part * (3 - 2 * part);
+    const [playwright, prophet] = [0, 1].map(i => rounded(stops[last][i] * (1 - eased) + stops[last + 1][i] * eased));
+    if (playwright !== at.playwright || prophet !== at.prophet) turn({ playwright, prophet });
+    if (time < (leg + rest) * (stops.length - 1)) moving = requestAnimationFrame(frame);
   };
-  turn({ playwright: restful ? 1 : 0 });
-  if (!restful) moving = requestAnimationFrame(frame);
+  turn(still ? { playwright: 1, prophet: 1 } : {});
+  if (!still) moving = requestAnimationFrame(frame);
 }
 window.frontReady = performance.now();

@@ -57,6 +57,17 @@ const TEXTS = { // that need not be found first
   source: () => document.documentElement.outerHTML + scriptOf({ ...SCRIPTS, serveTraining, say, turn, start, learn, voicePage }).join("\n"),
   book: () => window.aliveFiles.book,
 };
+const repeated = (train, held) => { // is more than half of what is held out, in pieces, in what is trained on?
+  const [known, asked] = [train, held].map(bytes => new TextDecoder("latin1").decode(bytes));
+  const pieces = Array.from({ length: 40 }, (_, i) => asked.substr(Math.floor(i / 40 * (asked.length - 32)), 32));
+  return pieces.filter(piece => known.includes(piece)).length > 20;
+};
+const foreign = bytes => bytes.reduce((sum, byte) => sum + (byte > 127), 0) / bytes.length;
+function warnings(train, held) { // what a text should make a reader doubt
+  const repeats = " This text repeats itself: most of what is held out also stands in what is trained on, so a low loss proves nothing.";
+  const signs = ` ${Math.round(100 * foreign(train))}% of its bytes are not ASCII. The base has read plain English letters only: its loss starts very high, and it will write broken signs.`;
+  return (repeated(train, held) ? repeats : "") + (foreign(train) > 0.1 ? signs : "");
+}
 let picked = null; // one of these, of which the page shows the beginning: a whole book takes a browser long to lay out
 
 function takes(text) { // another text: training begins anew
@@ -74,7 +85,7 @@ function readable(bytes, name) { // own_text.read_own_text: nine tenths to train
   const most = Math.floor(bytes.length * 0.9), start = bytes.lastIndexOf(10, most) + 1, cut = start > most / 2 ? start : most;
   const lines = new TextDecoder().decode(bytes.slice(cut, cut + 9000)).split("\n");
   const line = (lines.find(each => each.length > 27) ?? lines[0]).trim().slice(0, 52); // for a saved page
-  return { train: bytes.slice(0, cut), held: evenWindows(bytes.slice(cut), HELD), about: has, line };
+  return { train: bytes.slice(0, cut), held: evenWindows(bytes.slice(cut), HELD), about: has, line, doubts: warnings(bytes.slice(0, cut), bytes.slice(cut)) };
 }
 async function chosen(file) {
   if (file && file.size > MOST) return readable({ length: file.size }, file.name); // it is not even read
@@ -88,7 +99,7 @@ const tell = text => { $("told").textContent = text; };
 
 function drawYours(flat, { rank, out, width, end }) { // a corner of A, B and their product; B is blank at first
   const B = flat.subarray(end - rank * out, end), A = flat.subarray(end - rank * (out + width), end - rank * out);
-  const shade = (value, full) => [...INKS[0], Math.min(255, 255 * Math.abs(value) / full)];
+  const shade = (value, full) => [...INKS[1], Math.min(255, 255 * Math.abs(value) / full)];
   draw("yours-A", side, rank, (x, k) => shade(A[k * width + x], 0.1));
   draw("yours-B", rank, side, (k, y) => shade(B[y * rank + k], 0.06));
   draw("yours-plaid", side, side, (x, y) => {
@@ -115,10 +126,11 @@ function byHeart(curves) {
 
 // --- the run -----------------------------------------------------------------------------------------------------------
 
-let state = "idle", lesson = null; // lesson: the run that is seen, with its team of Workers, and afterwards what it learned
+let state = "idle", refused = false, lesson = null; // lesson: the run that is seen, with its team of Workers, and afterwards what it learned
 async function start() {
   if (state !== "idle") { state = "stops"; return; }
   state = "runs";
+  refused = false;
   try {
     const text = await chosen($("file").files[0]), { length } = text.train, before = lesson?.text;
     $("train").textContent = "Stop, and keep what it has learned";
@@ -126,17 +138,21 @@ async function start() {
     if (!goesOn) await prepare(text);
     await learn();
     await finish();
-  } catch (error) { tell(error.message); }
+  } catch (error) {
+    refused = true;
+    tell(error.message);
+  }
   state = "idle";
-  $("train").textContent = lesson?.stopped ? "Go on with it" : "Train on it";
+  $("train").textContent = lesson?.stopped && !refused ? "Go on with it" : "Train on it";
 }
-async function prepare({ train: text, held, about, line }) {
-  tell(`${about}. They stay in this tab. The model is unpacked once more.`);
+async function prepare({ train: text, held, about, line, doubts }) {
+  tell(`${about}. They stay in this tab. The model is unpacked once more.${doubts}`);
   lesson?.team.forEach(ask => ask.end());
   const team = Array.from({ length: Math.min(2, navigator.hardwareConcurrency || 1) }, hired);
   const given = ["load", window.aliveFiles.voices, typeof WebAssembly === "object"];
   const [{ flat, corner, compiled }] = await Promise.all(team.map(ask => ask(...given)));
-  const [steps, slow] = compiled ? [100, ""] : [20, " Without WebAssembly a step takes several times longer: 20 in place of 100."];
+  const [steps, wait] = compiled ? [100, ""] : [20, " Without WebAssembly a step takes several times longer: 20 in place of 100."];
+  const slow = wait + doubts;
   const president = evenWindows(toUtf8(window.aliveFiles.president), HELD), { words, dice } = at;
   const run = train(team, flat, text, steps), begun = flat.slice(), lead = team[0], curves = [], losses = [];
   lesson = { text, held, line, president, words, dice, team, lead, flat, corner, run, begun, steps, slow, curves, losses };
@@ -175,23 +191,31 @@ async function learn() {
     if (step === 1) {
       const most = (from, to) => flat.subarray(from, to).reduce((top, value, i) => Math.max(top, Math.abs(value - begun[from + i])), 0);
       lesson.moved = [most(middle - rank * width, middle), most(middle, end)];
-      const [A, B] = lesson.moved.map(value => value.toFixed(4));
-      $("moved").textContent = `In the first step A moved by ${A}, B by at most ${B}: A's gradient comes through B, which was blank.`;
+      reveal();
     }
     if (lesson.stopped = state === "stops" && step < steps) break;
     if (step % 10 === 0 && step < steps) await look(step === 10 || step % 20 === 0);
   }
   await look(true);
 }
+function reveal() { // what was measured, beside a guess and not before one
+  const guessed = n => document.querySelector(`[name=guess-${n}]:checked`)?.value;
+  if (lesson?.moved && guessed(1)) {
+    const [A, B] = lesson.moved.map(value => value.toFixed(4));
+    $("moved").textContent = `In the first step A moved by ${A}, B by at most ${B}: A's gradient comes through B, which was blank.`;
+  }
+  lesson?.answers?.forEach((answer, n) => {
+    const said = guessed(n) ? `You guessed: ${guessed(n)}. Measured: ${answer}.` : "Choose one, and you will see what was measured.";
+    $(`answer-${n}`).textContent = said;
+  });
+}
 async function finish() {
   const { lead, flat, curves, losses, moved: [A], before, slow } = lesson, [first, last] = [curves[0], curves.at(-1)];
   const { changed, checksum } = await lead("frozen"), control = await measured(await lead("shuffled", flat));
   const gain = (first.own - last.own).toFixed(2), price = (last.president - first.president).toFixed(2);
-  [`${number(changed)} changed; checksum ${before.checksum} before, ${checksum} now`, A ? "both" : "B alone, in the first step",
-    `${price} nats a byte, while you gain ${gain}`].forEach((answer, n) => {
-    const guess = document.querySelector(`[name=guess-${n}]:checked`)?.value;
-    $(`answer-${n}`).textContent = `${guess ? `You guessed: ${guess}. ` : ""}Measured: ${answer}.`;
-  });
+  lesson.answers = [`${number(changed)} changed; checksum ${before.checksum} before, ${checksum} now`,
+    A ? "both" : "B alone, in the first step", `${price} nats a byte, while you gain ${gain}`];
+  reveal();
   tell(`After ${losses.length} steps: ${compared(last, first)}. A control, the same numbers in other places: `
     + `${control.own.toFixed(2)} on your text.${byHeart(curves)}${slow}`);
   lesson.learned = await lead("singular", flat);
@@ -231,11 +255,17 @@ function voicePage(name) { // dial_page.voice_page: one file that asks for nothi
 }
 $("save-page").addEventListener("click", () => {
   const name = $("name").value.trim() || "a text of mine";
+  lesson.saved = true;
   download(`${name.match(/[\p{L}\p{N}]+/gu)?.join("-") ?? "voice"}.html`, voicePage(name), "text/html");
 });
 $("save-adapter").addEventListener("click", async () => {
+  lesson.saved = true;
   download("adapter.zip", [await lesson.lead("files", lesson.learned)], "application/zip");
 });
+addEventListener("beforeunload", event => { // what was trained is only here
+  if (state !== "idle" || lesson?.learned && !lesson.saved) event.preventDefault();
+});
+for (const choice of document.querySelectorAll(".guesses input")) choice.addEventListener("change", reveal);
 $("cut").addEventListener("input", cut);
 $("train").addEventListener("click", start);
 for (const [id, text] of Object.entries(TEXTS)) $(id).addEventListener("click", () => {

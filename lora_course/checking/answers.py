@@ -22,6 +22,11 @@ SECONDS = 10  # after so long an answer does not come back
 QUICK = 0.5  # seconds of its own time: an answer that takes longer for all cases is not run again
 NOT_BACK = "your function has not come back: does a loop end?"
 SEVERAL = "one number is asked for, not a list or an array."
+EARLIER_RIGHT = (
+    "as far as I can see, your earlier steps are right, though I do not look at the order of their numbers. Look at "
+    "the last step:"
+)
+WHICH_STEP = "I can't tell which of your steps is wrong. These are the steps of a right answer:"
 PROMISE = "promise"
 EXAMPLE, PYTHON = "An example:", "In Python's words:"  # what stands behind them does not count as words
 
@@ -128,6 +133,8 @@ class Answer:
         got, case = self.got[self.first], self.cases[self.first]
         if _is_array(got.get(RESULT)) and len(got[RESULT]["values"]) != 1 and not _is_array(self.right.get(RESULT, {})):
             return SEVERAL
+        if got.keys() != self.right.keys():  # a dictionary where numbers are asked for
+            return ""
         return next((said for said, is_so in self.asked.noticed.items() if _holds(is_so, got, case)), "")
 
     def _exchanged(self) -> str | None:
@@ -161,13 +168,13 @@ class Answer:
         seen = computed(self.attempt, lambda solution: self.asked.seen(solution, case))
         step, all_there = how_far(source, self._steps, seen)
         if step and seen:
-            return f"Nothing in your function has the value of this step: {source.words(step, self._values())}."
+            return _not_found(source.comment(step), source.number(step, self._values()))
         last = source.comment(source.body[-1])
-        return f"Your function has the value of each step but the last: {last}." if all_there else ""
+        return f"{EARLIER_RIGHT} {last}." if all_there else ""
 
     def _all_steps(self) -> str:
         steps = [self.asked.source.words(step, self._values()) for step in self.asked.source.steps]
-        return within("Which step of yours gives another number?", *(f"{step[0].upper()}{step[1:]}." for step in steps))
+        return within(WHICH_STEP, *(f"{step}." for step in steps))
 
     # --- what it stands on ---
 
@@ -243,6 +250,13 @@ def _number(value: Any) -> Any:
         return value
     (number,) = value["values"]
     return int(number) if number.is_integer() else number
+
+
+def _not_found(step: str, number: str) -> str:
+    """That a step is missing, with the number that it has in the example, where one is given."""
+    called_by_name = step.startswith("the ") and "," not in step
+    said = f"I can't find {step} in your function" if called_by_name else f"I can't find this in your function: {step}"
+    return f"{said}; in the example below it is {number}." if number else f"{said}."
 
 
 def _holds(is_so: Callable, seen: dict[str, Any], case: tuple) -> bool:

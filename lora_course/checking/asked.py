@@ -29,6 +29,9 @@ class Asked:
     # What is looked at, where it is more than the result: one value, or promises, {"the base's bias is kept": True},
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
+    # On another page: the section there -> the section that is meant in the sentences; see `Exercise.on_page`.
+    sections: dict[int, int] = field(default_factory=dict)
+    moved: bool = False  # whether the check stands on another page than the exercise's own
     wrong_tries: int = field(default=0, init=False)
 
     @cached_property

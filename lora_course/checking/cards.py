@@ -52,16 +52,31 @@ def _with_code(text: str) -> str:
 
 NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
 ICONS = {CORRECT: RIGHT[0], NOT_DONE: OPEN[0], UNCHECKED: OPEN[0], NOT_RIGHT: WRONG[0]}
+ONCE_RIGHT = "correct (last try: not right)"
 
 
 def after(before: str | None, now: str) -> str:
-    """What is known of an exercise after a check: once right stays right, and a stub says nothing."""
-    return before if before == CORRECT or (before and now == NOT_DONE) else now
+    """What is known of an exercise after a check. Once right stays right, and a stub says nothing."""
+    if now == NOT_DONE:
+        return before or now
+    was_right = before in (CORRECT, ONCE_RIGHT)
+    return ONCE_RIGHT if was_right and now != CORRECT else now
+
+
+def listing(numbers: Iterable[str], results: dict[str, str], column: str) -> str:
+    """The exercises with this result. One that was right before, and is not now, says so beside its number."""
+    said = []
+    for number in numbers:
+        if results[number] == column:
+            said.append(number)
+        elif results[number] == ONCE_RIGHT and column == CORRECT:
+            said.append(f"{number} {ONCE_RIGHT.removeprefix(CORRECT).strip()}")
+    return " ".join(said)
 
 
 def summary(numbers: Iterable[str], results: dict[str, str]) -> str:
     numbers = list(numbers)
-    return f"{sum(results.get(number) == CORRECT for number in numbers)} of {len(numbers)} done"
+    return f"{sum(results.get(number) in (CORRECT, ONCE_RIGHT) for number in numbers)} of {len(numbers)} done"
 
 
 def progress_file() -> Path:
@@ -82,7 +97,7 @@ def remembered() -> dict[str, str]:
     try:
         kept = read_record(path) if os.path.lexists(path) else {}
         kept.pop("checksum", None)
-        if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT}:
+        if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT, ONCE_RIGHT}:
             raise ValueError(f"it holds {min(unknown)[:40]!r}")
         return kept
     except ValueError as error:
@@ -92,9 +107,18 @@ def remembered() -> dict[str, str]:
 
 
 def remember(number: str, result: str) -> None:
-    """Keep a result. Outside a notebook nothing is kept, and a folder that cannot be written is no reason to stop."""
+    """Keep a result. Outside a notebook nothing is kept, and a folder that cannot be written is no reason to stop.
+
+    The file is read and written under a lock, so that two kernels that check at once keep both marks.
+    """
     if not InteractiveShell.initialized():
         return
     with suppress(OSError):
-        kept = remembered()
-        write_record(progress_file(), kept | {number: after(kept.get(number), result)})
+        path = progress_file()
+        name = path.name.strip(".")
+        lock = files.take_lock(path.with_name(f".{name}.lock"), wait=10)  # two notebooks may check at once
+        try:
+            kept = remembered()
+            write_record(path, kept | {number: after(kept.get(number), result)})
+        finally:
+            lock.release()

@@ -96,7 +96,7 @@ def first_difference(got: dict, expected: dict) -> str:
     for name, value in expected.items():
         if not equal(got[name], value):
             if name != RESULT and value == plain(True):  # a promise: its 0 and 1 tell a reader nothing
-                return f"this does not hold: {name}"
+                return f"this should be true, and is not: {name}"
             return ("" if name == RESULT else f"{name}: ") + difference(got[name], value)
     return ""
 

@@ -16,19 +16,23 @@
     exchanges arguments                   their names (`probing`)
     is right after one small change       the change's place and kind: WHERE (`repair`)
     shows a symptom                       that (`symptoms`), and
-    has the value of each step but one    that step (`reached`)
+    lacks the value of one step           that step (`reached`)
     breaks a promise                      its name
     anything else                         the steps to compare with
 
 and below it the smallest failing case. CONTRIBUTING.md says how an exercise is written.
 """
 
+import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lora_course.checking.answers import Answer
 from lora_course.checking.asked import Asked, Solution
 from lora_course.checking.grading import CORRECT, NOT_DONE, record, wrong
+
+SECTION = re.compile(r"\bsection (\d+)")
 
 
 def exercise(number: str, cases: Sequence[tuple], **how: Any) -> Callable[[Solution], "Exercise"]:
@@ -43,8 +47,26 @@ class Exercise(Asked):
         answer = Answer(self, attempt)
         if answer.results and all(result is ... for result in answer.results):
             return record(self.number, NOT_DONE)
-        said = answer.said()
+        said = self._with_sections(answer.said())
         self.wrong_tries = self.wrong_tries + 1 if said else 0
         if said:
             raise wrong(self.number, said)
         record(self.number, CORRECT, answer.overwritten)
+
+    def on_page(self, sections: dict[int, int]) -> "Exercise":
+        """The same exercise for a check on another page, such as the tour.
+
+        sections: section of the exercise's own page -> section of the other page that says the same. A section without
+        one is named together with its notebook.
+        """
+        return replace(self, sections=sections, moved=True)
+
+    def _with_sections(self, said: str) -> str:
+        """What is said, with the sections of the page on which the check stands."""
+        return SECTION.sub(self._section, said) if self.moved else said
+
+    def _section(self, found: re.Match) -> str:
+        section = int(found[1])
+        if section in self.sections:
+            return f"section {self.sections[section]}"
+        return f"section {section} of notebook {int(self.number.split('.')[0]):02d}"

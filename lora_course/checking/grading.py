@@ -19,7 +19,7 @@ from lora_course.checking.cards import CORRECT, NOT_DONE, NOT_RIGHT, UNCHECKED, 
 from lora_course.checking.describing import in_lines
 from lora_course.drawing.tables import table
 
-TRUE_OR_FALSE = "your function returned True or False, an answer to a question. A number was asked for."
+TRUE_OR_FALSE = "your function returned True or False. What is asked for is no yes or no."
 FORGOTTEN_RETURN = "your function returned None: did you forget `return`?"
 
 last_result = ""
@@ -62,16 +62,20 @@ def progress() -> None:
         return table(("exercise", "check", "title", "time", "points"), rows, cards.summary(numbers, _results))
     kept = cards.remembered()
     results = {number: after(kept.get(number), _results.get(number, NOT_DONE)) for number in numbers}
-    columns, rows = (CORRECT, NOT_RIGHT, NOT_DONE), []
+    columns = (CORRECT, NOT_RIGHT, NOT_DONE)
+    rows = []
     for notebook, group in itertools.groupby(numbers, lambda number: int(number.split(".")[0])):
         here = list(group)
-        rows.append((f"{notebook:02d}", *(" ".join(n for n in here if results[n] == column) for column in columns)))
+        rows.append((f"{notebook:02d}", *(cards.listing(here, results, column) for column in columns)))
     header = ("notebook", *(f"{cards.ICONS[column]} {column}" for column in columns))
     table(header, rows, cards.summary(numbers, results))
 
 
 def main() -> None:
-    argparse.ArgumentParser(prog="lora-edu progress", description="Which exercises are done.").parse_args()
+    argparse.ArgumentParser(
+        prog="lora-edu progress",
+        description="Show which exercises of all notebooks are done in your copy of the course.",
+    ).parse_args()
     progress()
 
 

@@ -68,10 +68,15 @@ class Reference:
     # --- words ---
 
     def words(self, step: ast.stmt, values: dict[str, Any]) -> str:
-        """The comment of a step, with its value where that is a number; what an array is helps nobody."""
+        """The comment of a step, with its value where that is a number."""
+        number = self.number(step, values)
+        return self.comment(step) + (f" ({number} in the example below)" if number else "")
+
+    def number(self, step: ast.stmt, values: dict[str, Any]) -> str:
+        """The value of a step where that is one number, else nothing: what an array is helps nobody."""
         made = [values[name] for name in self.made(step) if name in values]
-        number = isinstance(step, ast.Assign) and len(made) == 1 and isinstance(made[0], int | float | np.number)
-        return self.comment(step) + (f" ({shown(made[0])} in the case below)" if number else "")
+        is_number = isinstance(step, ast.Assign) and len(made) == 1 and isinstance(made[0], int | float | np.number)
+        return shown(made[0]) if is_number else ""
 
     def comment(self, step: ast.stmt) -> str:
         """The comment beside a step; of a loop or a branch, beside its first line."""

@@ -10,6 +10,11 @@ import numpy as np
 
 from lora_course.checking.comparing import HALF, is_numbers
 
+NAN = (
+    "some of what your function returns is not a number (nan): look for 0 / 0, or the logarithm or root of a negative "
+    "number."
+)
+
 
 def symptom(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
     """got, expected: one plain value for each case (`comparing.plain`). None if no sentence fits all of them."""
@@ -19,7 +24,7 @@ def symptom(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
     if not all(e.size for _, e in pairs):
         return None
     if any(np.isnan(g).any() and not np.isnan(e).any() for g, e in pairs):
-        return "this is not a number (nan) in places: look for 0 / 0, or the logarithm or root of a negative number."
+        return NAN
     if all(g.shape == e.shape for g, e in pairs):
         return _same_shape(pairs)
     if all(g.shape == () for g, e in pairs):

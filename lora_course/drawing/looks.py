@@ -1,4 +1,8 @@
-"""The looks of the course: each part of a layer, each way to train and each text looks the same in every notebook.
+"""The looks of the course: each part of a layer, each way to train and each text looks the same everywhere.
+
+This is the only table of colors. `css` writes it for pages: try.html, dial.js and the book hold what it returns, and a
+test compares them. A text has the color of the part that learned it: addresses are the frozen model's blue, plays the
+first adapter's orange.
 
 Every color stands out from white by at least 3 : 1, and nothing is told by color alone: hatches, line styles and direct
 labels say it too.
@@ -6,9 +10,9 @@ labels say it too.
 
 from matplotlib.colors import to_rgb
 
-BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#B87000", "#00805C", "#B2182B", "#8E44AD"
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#A85A00", "#00805C", "#B2182B", "#8E44AD"
 SKY, GRAY = "#2F8FC6", "#6E6E6E"
-BROWN, PLUM = "#8C564B", "#A6407A"
+PLUM = "#A6407A"
 
 Look = tuple[str, str]  # color, hatch
 WEIGHT: Look = (BLUE, "")  # the frozen weight
@@ -28,11 +32,17 @@ METHODS: dict[str, dict] = {
 NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}  # of the three that the course compares
 # A text: what is learned, and what the base knew.
 TEXTS: dict[str, dict] = {
-    "plays": {"color": BLUE, "marker": "o", "ls": "-"},
-    "addresses": {"color": BROWN, "marker": "s", "ls": "--"},
+    "plays": {"color": ORANGE, "marker": "o", "ls": "-"},
+    "addresses": {"color": BLUE, "marker": "s", "ls": "--"},
     "verses": {"color": PLUM, "marker": "D", "ls": "-."},
 }
 MARKS = {"ls": ""}  # added to one of them: its marks alone
+# The same for pages. c0, c1, c2: a president's, a playwright's, a prophet's words.
+VOICES = {"c0": TEXTS["addresses"]["color"], "c1": TEXTS["plays"]["color"], "c2": TEXTS["verses"]["color"]}
+LIGHT = {"ink": "#1C2430", "mute": "#566170", "back": "#FBFAF7", "line": "#D9D5CB"} | VOICES
+DARK = {"ink": "#ECE8DF", "mute": "#A8AEB8", "back": "#121418", "line": "#3A414B"}
+DARK |= {"c0": "#6BBCEC", "c1": "#F0A23C", "c2": "#E58FBE"}
+SERIF = 'Charter, "Bitstream Charter", Georgia, "Noto Serif", "DejaVu Serif", serif'
 
 
 def filled(look: Look) -> dict:
@@ -45,3 +55,8 @@ def light(look: Look) -> dict:
     """A look as arguments for a large patch that carries text: a pale fill, edge and hatch in the full color."""
     color, hatch = look
     return {"facecolor": (*to_rgb(color), 0.14), "hatch": hatch, "edgecolor": color, "lw": 1.4}
+
+
+def css(colors: dict[str, str]) -> str:
+    """LIGHT or DARK as declarations of a style sheet: `--ink: #1c2430; --mute: ...`."""
+    return " ".join(f"--{name}: {color.lower()};" for name, color in colors.items())

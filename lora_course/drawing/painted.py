@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 
-from lora_course.drawing.looks import BLUE
+from lora_course.drawing.looks import BLUE, TEXTS
 from lora_edu.gpt import encode
 
 DEEPEST = 8.0  # nats at which a bar is cut off
@@ -59,7 +59,8 @@ class TwoLines:
     def __init__(self, inches: tuple, texts: Mapping[str, str], bottoms: tuple, height: float, said: str, size=10.5):
         self.figure = figure = plt.figure(figsize=inches)
         places = [figure.add_axes((0.065, bottom, 0.925, height)) for bottom in bottoms]
-        self.lines = [PaintedLine(axes, text, name) for axes, (name, text) in zip(places, texts.items(), strict=True)]
+        named = zip(places, texts.items(), strict=True)
+        self.lines = [PaintedLine(axes, text, name, color_of(name)) for axes, (name, text) in named]
         inch = 1 / inches[1]
         top = bottoms[-1] - 0.28 * inch
         figure.text(0.01, top, said, fontsize=11, va="top")
@@ -71,6 +72,12 @@ class TwoLines:
         self.lines[0].set(first)
         self.lines[1].set(second)
         self.sample.set_text(sample)
+
+
+def color_of(name: str) -> str:
+    """The color of a text whose name says what it is: "an address", "a verse", and else a play."""
+    kind = next((kind for word, kind in (("address", "addresses"), ("verse", "verses")) if word in name), "plays")
+    return TEXTS[kind]["color"]
 
 
 def in_lines(text: str, width: int = 108, most: int = 6) -> str:

@@ -23,7 +23,7 @@ from lora_course.drawing.tables import table as table
 def show(figure: Figure, words: str) -> None:
     """Display a figure, and below it, folded, what it says in words; close it.
 
-    words: first what was found, then what the picture shows, in at most 60 words. JupyterLab drops the alt text of a
+    words: first what was found, then what the picture shows. JupyterLab drops the alt text of a
     png, and pages that clean HTML drop embedded pictures: a png with the words below it arrives everywhere.
     """
     picture = png(figure)

@@ -113,7 +113,10 @@ def show_widget(widget: ipywidgets.Widget) -> None:
 
 
 # The output before the controls is the picture without them: not needed while they are there.
-HIDE_STATIC = "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-view) {display: none}</style>"
+HIDE_STATIC = (
+    "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-view) {display: none} "
+    ".widget-vbox:has(.lora-edu-view) {--jp-widgets-slider-handle-size: 24px}</style>"  # large enough for a finger
+)
 
 # JupyterLab marks what has lost its kernel. Then the handles would move and nothing would follow: they stand still.
 ASLEEP = (

@@ -34,26 +34,30 @@ def random_cases(*names):
     "2.1",
     random_cases("x", "grad_output", "lora_B", "alpha"),
     taught={
-        "return grad_low.T @ x -> return grad_low.T @ x / len(x)": "Your answer averages over the {x.shape[0]} rows of "
-        "the batch. `grad_output` holds the average of the loss already: sum the rows.",
-        "return grad_low.T @ x -> return -grad_low.T @ x": "Your answer is the step, and not the gradient. A gradient "
-        "points uphill; only the step goes against it.",
-        "return grad_low.T @ x -> return np.outer(grad_low.sum(axis=0), x.sum(axis=0))": "Your answer sums the batch "
-        "before the product. The product with x sums it, row by row: section 3.",
-        "s * grad_output @ lora_B -> s * grad_output": "Your answer is s G, of the full weight. The chain rule goes on "
-        "through B: section 3.",
-        "s * grad_output @ lora_B -> grad_output @ lora_B": "Your answer leaves the scaling out. y holds s B A x, so s "
-        "stands in every gradient of the branch: {s:g} here.",
-        "return grad_low.T @ x -> return grad_low": "Your answer is the gradient of A x, one row for each input. Each "
-        "entry of A meets one entry of x: section 3.",
-        "return grad_low.T @ x -> return x.T @ grad_low": "Your answer is the transpose. A gradient has the shape of "
-        "its parameter, here (rank, d_in).",
+        "return grad_low.T @ x -> return grad_low.T @ x / len(x)": "Your answer is the mean over the {x.shape[0]} rows "
+        "of the batch. The loss is a mean over the batch already, and so `grad_output` has been divided by the number "
+        "of rows: section 1.",
+        "return grad_low.T @ x -> return -grad_low.T @ x": "Your answer has the wrong sign: it points in the "
+        "direction of a step. The gradient points uphill, and only the step goes against it.",
+        "return grad_low.T @ x -> return np.outer(grad_low.sum(axis=0), x.sum(axis=0))": "Your answer adds up the "
+        "{x.shape[0]} rows of the batch too early. Each row of `x` belongs to its own row of `grad_output`: section 1.",
+        "s * grad_output @ lora_B -> s * grad_output": "Your answer is s G, which has the shape of the full weight. "
+        "The gradient has not passed through B yet: section 3.",
+        "s * grad_output @ lora_B -> grad_output @ lora_B": "Your answer leaves out the scaling s, which is {s:g} "
+        "here. The layer adds s B A x to its output: section 2.",
+        "alpha / lora_B.shape[1] -> alpha": "Your answer has alpha, {alpha:g}, in the place of the scaling s, which is "
+        "{s:g} here. Section 2 says what s is.",
+        "return grad_low.T @ x -> return grad_low": "Your answer is the gradient of A x, with a row for each of the "
+        "{x.shape[0]} inputs. The exercise asks for the gradient of A itself, and the input has a part in that: "
+        "section 3.",
+        "return grad_low.T @ x -> return x.T @ grad_low": "Your answer is transposed. A gradient has the shape of its "
+        "parameter, and A has the shape (rank, d_in).",
     },
 )
 def grad_A(x, grad_output, lora_B, alpha):
     s = alpha / lora_B.shape[1]  # the scaling
     grad_low = s * grad_output @ lora_B  # the gradient of A x
-    return grad_low.T @ x  # its product with x
+    return grad_low.T @ x  # the gradient of A
 
 
 # --- the gradient of a gate -------------------------------------------------------------------------------------------
@@ -65,26 +69,32 @@ PRODUCT = "(low * up).sum(axis=0)"
     "2.2",
     random_cases("x", "grad_output", "lora_A", "lora_B", "alpha"),
     taught={
-        f"{PRODUCT} -> (low * up).mean(axis=0)": "Your answer averages over the {x.shape[0]} rows of the batch. "
-        "`grad_output` holds the average of the loss already: sum the rows.",
-        f"{PRODUCT} -> (low * up)": "Your answer keeps the rows of the batch apart. They share the gates: sum "
-        "over the batch.",
-        f"{PRODUCT} -> up.T @ low": "Your answer pairs every component with every other. A gate meets its own "
-        "component alone: the diagonal of that.",
-        f"{PRODUCT} -> (up.T @ low).sum(axis=1)": "Your answer adds up all pairs of components. A gate meets "
-        "its own component alone.",
-        f"{PRODUCT} -> low.sum(axis=0) * up.sum(axis=0)": "Your answer sums the batch before the product. "
-        "Multiply A x and what comes through B row by row, then sum.",
-        f"{PRODUCT} -> up.sum(axis=0)": "Your answer leaves the input out. What a gate multiplies is A x, so "
-        "its gradient holds that.",
-        f"{PRODUCT} -> low.sum(axis=0)": "Your answer leaves the gradient of the output out. It comes down "
-        "to a gate through B.",
+        f"{PRODUCT} -> (low * up).mean(axis=0)": "Your answer is the mean over the {x.shape[0]} rows of the batch. "
+        "The loss is a mean over the batch already, and so `grad_output` has been divided by the number of rows: "
+        "section 1.",
+        f"{PRODUCT} -> (low * up)": "Your answer has a row for each of the {x.shape[0]} inputs. There is only one gate "
+        "for each component, and all inputs share it.",
+        f"{PRODUCT} -> up.T @ low": "Your answer pairs every component with every component, in a table of "
+        "{low.shape[1]} by {low.shape[1]}. A gate multiplies its own component only.",
+        f"{PRODUCT} -> (up.T @ low).sum(axis=1)": "For each component, your answer adds up its pairs with all "
+        "components. A gate multiplies its own component only.",
+        f"{PRODUCT} -> low.sum(axis=0) * up.sum(axis=0)": "Your answer adds up the {x.shape[0]} rows of the batch too "
+        "early. Each row of A x belongs to its own row of `grad_output`.",
+        f"{PRODUCT} -> up.sum(axis=0)": "The input has no part in your answer. A gate multiplies a number of A x, and "
+        "how much the loss changes depends on that number.",
+        f"{PRODUCT} -> low.sum(axis=0)": "`grad_output` has no part in your answer. The loss depends on a gate "
+        "through B and the output.",
+        f"s * {PRODUCT} -> {PRODUCT}": "Your answer leaves out the scaling s, which is {s:g} here. It stands in the "
+        "effective weight, W + s B diag(m) A.",
+        "alpha / len(lora_A) -> alpha": "Your answer has alpha, {alpha:g}, in the place of the scaling s, which is "
+        "{s:g} here. Section 2 says what s is.",
     },
 )
 def grad_gate(x, grad_output, lora_A, lora_B, alpha):
     s = alpha / len(lora_A)  # the scaling
-    low, up = x @ lora_A.T, grad_output @ lora_B  # A x, and what comes down through B
-    return s * (low * up).sum(axis=0)  # what becomes of the two
+    low = x @ lora_A.T  # the product A x
+    up = grad_output @ lora_B  # the gradient that comes down through B
+    return s * (low * up).sum(axis=0)  # the gradient of the gates
 
 
 # --- merging ----------------------------------------------------------------------------------------------------------
@@ -97,8 +107,8 @@ def _kept(solution, weight, *factors):
     if result is ... or np.array_equal(weight, before):
         return result
     return (
-        "this changes the weight that was given: `weight += ...` works in place. The frozen base is lost then, and a "
-        "second merge adds the update twice. Return a new array."
+        "your function changes the weight that it was given: `weight += ...` works in place. The frozen base is lost "
+        "then, and merging once more would add the update a second time."
     )
 
 
@@ -106,27 +116,27 @@ def _kept(solution, weight, *factors):
     "2.3",
     random_cases("weight", "lora_A", "lora_B", "alpha"),
     taught={
-        "return weight + update -> return update": "Your answer is the update alone. Merging adds it to the weight: "
-        "section 7.",
-        "return weight + update -> return weight - update": "Your answer subtracts the update. That is how an adapter "
-        "is taken out again.",
-        "return weight + update -> return weight": "Your answer is the weight without the update. Merging adds s B A: "
-        "section 7.",
-        "s * lora_B @ lora_A -> lora_B @ lora_A": "Your answer leaves the scaling out. The layer adds s B A x, with s "
-        "= alpha / r: {s:g} here.",
-        "alpha / len(lora_A) -> alpha": "Your answer scales B A by alpha. The scaling is alpha divided by the rank, "
-        "the number of rows of A: {s:g} here.",
-        "return weight + update -> return weight * update": "Your answer multiplies the weight by the update, entry by "
-        "entry. Merging adds.",
-        "return weight + update -> return (weight + update).T": "Your answer is the transpose. A weight has the shape "
-        "(d_out, d_in), that of B A.",
+        "return weight + update -> return update": "Your answer is the update alone. What becomes of the weight? "
+        "Section 7 says.",
+        "return weight + update -> return weight - update": "Your answer subtracts the update. That takes a merged "
+        "adapter out again.",
+        "return weight + update -> return weight": "Your answer is the weight as it was. What becomes of the update? "
+        "Section 7 says.",
+        "s * lora_B @ lora_A -> lora_B @ lora_A": "Your answer leaves out the scaling s, which is {s:g} here. The "
+        "layer adds s B A x to its output: section 2.",
+        "alpha / len(lora_A) -> alpha": "Your answer has alpha, {alpha:g}, in the place of the scaling s, which is "
+        "{s:g} here. Section 2 says what s is.",
+        "return weight + update -> return weight * update": "Your answer multiplies each entry of the weight by an "
+        "entry of the update. That is not what merging does: section 7.",
+        "return weight + update -> return (weight + update).T": "Your answer is transposed. The merged weight has the "
+        "shape of the weight, (d_out, d_in).",
     },
     observe=_kept,
 )
 def merged_weight(weight, lora_A, lora_B, alpha):
     s = alpha / len(lora_A)  # the scaling
     update = s * lora_B @ lora_A  # the update
-    return weight + update  # the sum
+    return weight + update  # the merged weight
 
 
 # --- the first step ---------------------------------------------------------------------------------------------------
@@ -136,24 +146,26 @@ def merged_weight(weight, lora_A, lora_B, alpha):
     "2.4",
     random_cases("grad_weight", "lora_A", "alpha", "lr"),
     taught={
-        "lora_B = -lr * grad_B -> lora_B = lr * grad_B": "Your answer goes up: its sign is wrong. A step goes against "
-        "the gradient.",
-        "return s * lora_B @ lora_A -> return lora_B @ lora_A": "Your answer has s once. It stands in the gradient of "
-        "B, and once more in the update s B A.",
-        "return s * lora_B @ lora_A -> return lora_B": "Your answer is the new B. The effective weight changes by s B "
-        "A: section 2.",
-        "return s * lora_B @ lora_A -> return 2 * s * lora_B @ lora_A": "In your answer A moves as well. In the first "
-        "step it does not: its gradient is multiplied by B, which is zero.",
+        "lora_B = -lr * grad_B -> lora_B = lr * grad_B": "Your answer has the wrong sign: it goes uphill. A step goes "
+        "against the gradient.",
+        "return s * lora_B @ lora_A -> return lora_B @ lora_A": "Your answer counts the scaling s only once. Where "
+        "does it stand in the effective weight, and where in the gradient of B? Sections 2 and 3 say.",
+        "alpha / len(lora_A) -> alpha": "Your answer has alpha, {alpha:g}, in the place of the scaling s, which is "
+        "{s:g} here. Section 2 says what s is.",
+        "return s * lora_B @ lora_A -> return lora_B": "Your answer is B after the step. The exercise asks how much "
+        "the effective weight, W + s B A, has changed.",
+        "return s * lora_B @ lora_A -> return 2 * s * lora_B @ lora_A": "Your answer is twice as large as the "
+        "change. If you counted a part for each factor: do both of them move in the first step? Section 5 says.",
         "return s * lora_B @ lora_A -> return -lr * grad_weight": "Your answer is the step of full fine-tuning. LoRA "
-        "sees G through A only: section 3.",
-        "return s * lora_B @ lora_A -> return 0 * grad_weight": "In your answer nothing moves. With B = 0 the gradient "
-        "of A is zero, but that of B is not: section 5.",
-        "return s * lora_B @ lora_A -> return grad_B": "Your answer is the gradient of B. It takes a step, and then "
-        "the weight changes by s B A.",
+        "reaches the weight only through A and B: section 3.",
+        "return s * lora_B @ lora_A -> return 0 * grad_weight": "In your answer nothing changes. B is zero at first, "
+        "but is the gradient of B zero, too? Section 5 says.",
+        "return s * lora_B @ lora_A -> return grad_B": "Your answer is the gradient of B. The exercise asks how much "
+        "the effective weight, W + s B A, changes in the step.",
     },
 )
 def first_step(grad_weight, lora_A, alpha, lr):
     s = alpha / len(lora_A)  # the scaling
     grad_B = s * grad_weight @ lora_A.T  # the gradient of B
-    lora_B = -lr * grad_B  # B after the step
-    return s * lora_B @ lora_A  # the update that it makes
+    lora_B = -lr * grad_B  # the factor B after the step
+    return s * lora_B @ lora_A  # the change of the effective weight

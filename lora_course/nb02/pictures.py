@@ -8,8 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lora_course.drawing.looks import ADAPTER, GRAY, RED, TEXTS
-from lora_course.drawing.style import Drawn, note, panels, slider, styled
+from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, TEXTS
+from lora_course.drawing.style import Drawn, note, panels, picture, slider, styled
 from lora_course.nb02.lab import AS_TRAINED, STRONGEST, Outcome
 
 SIGNED = "cividis"  # negative dark blue, zero gray, positive yellow: lightness alone tells them apart
@@ -173,9 +173,10 @@ def squeezed(layers: Sequence, x: NDArray, before: int, after: int) -> Drawn:
     axes.set(xlim=(-2, 110), ylim=(-9, 38), aspect="equal")
     numbers = ", ".join(f"{number:+.1f}" for number in low)
     return figure, (
-        f"All that this adapter learns about a digit of 64 pixels is {rank} numbers. A rotated digit (answer without "
-        f"adapters: {before}) is compared with the {rank} rows of A, drawn as pictures; the numbers ({numbers}) "
-        f"make 48 changes of the hidden units; the answer becomes {after}."
+        f"Of a digit's 64 pixels, only {rank} numbers reach B. Without adapters, the network answers {before} to this "
+        f"rotated digit. The digit is multiplied by each of the {rank} rows of A, which are drawn as pictures. That "
+        f"gives the numbers {numbers}. B and s turn them into 48 numbers, which are added to W x. The answer is now "
+        f"{after}."
     )
 
 
@@ -189,7 +190,49 @@ def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float,
         axes.text(left + side / 2, -4.5, below, ha="center", va="center", fontsize=11)
 
 
+# --- where A and B start ----------------------------------------------------------------------------------------------
+
+
+def starts_table(starts: dict[str, dict[str, float]]) -> tuple[list, list]:
+    """Header and rows of a table, a row for each start: the numbers measured, and last the share right in percent."""
+    header = ["start", *next(iter(starts.values()))]
+    rows = []
+    for name, measured in starts.items():
+        *numbers, share = measured.values()
+        rows.append([name, *numbers, f"{share:.1%}"])
+    return header, rows
+
+
+START_LOOKS = ((BLUE, "-", 7), (RED, "--", 0), (ORANGE, ":", 22))  # and how far above its end a curve is named
+
+
+@picture
+def starts(losses: dict[str, Sequence[float]], window: int = 20) -> Drawn:
+    """The loss over training for each of three starts, by name. Each point is the mean of `window` steps."""
+    figure, (axes,) = panels(1, 8, 3.4)
+    ends = []
+    for (name, values), (color, style, up) in zip(losses.items(), START_LOOKS, strict=True):
+        curve = np.convolve(values, np.ones(window) / window, mode="valid")
+        steps = np.arange(window, len(values) + 1)
+        axes.plot(steps, curve, style, color=color)
+        note(axes, name, (steps[-1], curve[-1]), (6, up), color=color)
+        ends.append(f"{curve[-1]:.2f} with {name}")
+    axes.set(xlabel="training step", ylabel=f"loss in nats, mean of {window} steps")
+    axes.set(xlim=(0, len(values)), ylim=(0, None))
+    return figure, (
+        "With A and B both at zero, nothing is learned. The curves show the loss on rotated digits over "
+        f"{len(values)} steps of training. It ends at {'; '.join(ends)}."
+    )
+
+
 # --- results ----------------------------------------------------------------------------------------------------------
+
+
+def best_rates_table(best: dict[str, dict[int, float]]) -> tuple[list, list]:
+    """Header and rows of a table, a row for each arm of the search and a column for each rank: the best rate."""
+    ranks = next(iter(best.values()))
+    header = ["best learning rate", *(f"rank {rank}" for rank in ranks)]
+    return header, [[name, *rates.values()] for name, rates in best.items()]
 
 
 def enough(new: dict) -> int:

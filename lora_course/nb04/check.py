@@ -1,4 +1,4 @@
-"""The checks of notebook 04, LoRA in torch. That of a whole layer, 4.2, is in `nb04_layer`."""
+"""The checks of notebook 04, LoRA in torch. That of a whole layer, 4.2, is in `check_layer`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -62,10 +62,10 @@ RANDOM_ROWS = "np.random.default_rng(9).normal(size=(extra, d_in)) / d_in**0.5"
     "4.1",
     _adapters(),
     taught={
-        "factor = rank / r -> factor = 1": "Your adapter shrinks its old part. The new layer divides alpha by "
-        "{rank}, the old one by {r}: the product must make up for that.",
-        "[A, new_rows] -> [factor * A, new_rows]": "Your adapter has its factor {factor:.3g} on A and on B, so that it "
-        "counts squared. It goes to one of the two.",
+        "factor = rank / r -> factor = 1": "Your adapter makes its old part count less than before: the new "
+        "layer divides alpha by {rank}, the old one divided it by {r}.",
+        "[A, new_rows] -> [factor * A, new_rows]": "Your adapter multiplies both A and B by {factor:.3g}, so in their "
+        "product the factor counts squared.",
         "np.zeros((len(B), extra)) -> np.random.default_rng(8).normal(size=(len(B), extra))": "Your adapter changes "
         "the function: new rows of A meet new columns of B, and neither is zero. One must be, as at the start of LoRA.",
         f"{RANDOM_ROWS} -> np.zeros((extra, d_in))": "Your adapter has zeros in its new rows and in its new columns. "
@@ -105,11 +105,11 @@ def _pairs() -> list[tuple]:
         "first + second -> (weights[0] * B1 + weights[1] * B2) @ (A1 + A2)": "Your answer adds the factors before it "
         "multiplies them. The product then holds B1 A2 and B2 A1, which nobody trained.",
         "weights[0] * B1 @ A1 -> weights[0] ** 2 * B1 @ A1 & weights[1] * B2 @ A2 -> weights[1] ** 2 * B2 @ A2": "Your "
-        "answer applies each weight to A and to B, so that it counts squared. It goes to one of the two.",
+        "answer puts each weight on both A and B, so in their product it counts squared.",
         "alpha / len(A1) -> alpha / (2 * len(A1))": "Your answer divides alpha by the rank of both adapters together. "
         "Each was trained with its own alpha / r, which is {scaling:.3g} here.",
-        "return scaling * (first + second) -> return first + second": "Your answer leaves the scaling out. Each "
-        "adapter adds s B A to its weight, with s = alpha / r: {scaling:.3g} here.",
+        "return scaling * (first + second) -> return first + second": "I can't find the scaling in your answer; in "
+        "the example below it is {scaling:.3g}. Section 1 says where it belongs.",
         "first + second -> (first + second) / sum(weights)": "Your answer divides by the sum of the weights. They need "
         "not add up to 1, and are taken as they are.",
         "first + second -> (B1 @ A1 + B2 @ A2) / 2": "Your answer is the plain mean of the two updates. Each has a "
@@ -136,8 +136,8 @@ def weighted_update(A1, B1, A2, B2, weights, alpha):
     "4.4",
     [(32, 512, 256, 8), (100, 64, 512, 4), (7, 30, 20, 3)],
     taught={
-        "2 * in_W -> 3 * in_W": "Your answer counts the gradient of W as well. W is frozen: that product is what LoRA "
-        "saves.",
+        "2 * in_W -> 3 * in_W": "Your answer also counts the gradient of W. But W is frozen, and nobody needs that "
+        "gradient: section 8.",
         "2 * in_W -> in_W & 3 * in_A_and_B -> in_A_and_B": "Your answer is the forward pass alone. Backward, each "
         "matrix is used again, a trained one twice.",
         "3 * in_A_and_B -> 2 * in_A_and_B": "Your answer counts A and B twice. They are trained, so each takes part in "

@@ -160,14 +160,14 @@ def _cases() -> list[tuple]:
     "4.2",
     _cases(),
     taught={
-        "self.base(x) -> self.base(x).detach()": "Your layer cuts the base off. Its weight needs no gradient, but the "
-        "layers below need that of x, and W has its part in it.",
-        "alpha / rank -> alpha": "Your layer scales its update by alpha, {alpha}. The paper divides alpha by the rank, "
-        "{rank}: section 1.",
-        "torch.zeros -> torch.randn": "Your layer changes the output before it has learned anything. B starts at zero: "
-        "then the base speaks alone.",
+        "self.base(x) -> self.base(x).detach()": "Your layer cuts the base off from the gradient. The weight needs "
+        "no gradient, but the layers below need that of x, and part of it comes through W.",
+        "alpha / rank -> alpha": "Your layer multiplies its update by alpha, {alpha}. But s depends on the rank "
+        "too, which is {rank} here: section 1.",
+        "torch.zeros -> torch.randn": "Your layer changes the output before it has learned anything. A new "
+        "layer should give the output of its base.",
         "torch.randn(rank, base.in_features) -> torch.zeros(rank, base.in_features)": "Your layer starts with A and B "
-        "at zero. The gradient of each is multiplied by the other: neither would ever move.",
+        "at zero. The gradient of each is a product with the other, so neither would ever move.",
         "base.requires_grad_(False) -> base.requires_grad_(True)": "Your layer leaves the base trainable. LoRA trains "
         "A and B alone: freeze the weight and the bias.",
         "self.base(x) + -> self.base(self.dropout(x)) +": "Your layer has dropout on the path of the base as well. "

@@ -96,7 +96,7 @@ def code_error(values, codes, absmax, bits):
     largest = 2 ** (bits - 1) - 1  # the largest code
     step = absmax / largest  # the step, what one code is worth
     decoded = codes * step  # the values that the codes stand for
-    error = (values - decoded).norm()  # how far they are from the values, as one number
+    error = (values - decoded).norm()  # the size of the whole error, as one number
     whole = values.norm()  # the size of the values, as one number
     return error / whole  # the quotient
 
@@ -134,8 +134,9 @@ def _is_mark(got, block, bits):
         "of bins. Here the smallest value, {low:.3g}, and the largest, {high:.3g}, are marks themselves.",
     },
     noticed={
-        "a block of equal values comes back as NaN: its step is 0, and 0 / 0 has no value. Divide by what is never 0: "
-        "`step.clamp(min=1e-30)`.": lambda got, *case: np.isnan(got).any(),
+        "a block of equal values comes back as NaN: its step is 0, and 0 / 0 has no value.": (
+            lambda got, block, bits: np.isnan(got).any() and block.max() == block.min()
+        ),
         "each value of the block comes back rounded: as many as there were.": (
             lambda got, block, bits: got.shape != tuple(block.shape)
         ),

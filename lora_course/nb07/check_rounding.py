@@ -30,8 +30,8 @@ def _without_nan(solution, absmax, code, block_size):
     except FloatingPointError:
         pass
     return (
-        "equal constants are divided by 0. Without their mean all of them are 0, so is the scale, and 0 / 0 has no "
-        "value (NaN, not a number). Divide by something that is never 0, for example max(scale, 1e-30)."
+        "your function divides 0 by 0, or returns NaN (not a number) in another way. Where all constants are equal, "
+        "nothing is left without their mean: the scale is 0, too."
     )
 
 

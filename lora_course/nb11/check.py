@@ -219,7 +219,7 @@ ROOTS = 'row["rank"] ** 0.5 if row["method"] == "rsLoRA" else row["rank"]'
         "error = squares.sum() ** 0.5 -> error = squares[0] ** 0.5": "Your answer takes the error of `one` alone. Both "
         "accuracies are uncertain, and the squares of their errors add.",
         "error = squares.sum() ** 0.5 -> error = (squares**0.5).sum()": "Your answer adds the two errors. Those of "
-        "independent draws add in squares: {error:.3g} in the case below.",
+        "independent draws add in squares: {error:.3g} in the example below.",
         "p * (1 - p) / questions -> p.mean() * (1 - p.mean()) / questions": "Your answer has one p for both rows, "
         "their mean. It comes close: take each accuracy's own p (1 - p).",
         "p * (1 - p) / questions -> 0 * p + 0.25 / questions": "Your answer takes the largest error that there is, at "

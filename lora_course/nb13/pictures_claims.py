@@ -147,5 +147,5 @@ CLAIMS = (
         measured.kept_in_codes, "one layer of our GPT, its update as trained and made smaller",
         "A large update arrives. One of a few percent ends in the cells in which the weights were, and is lost. Four "
         "bits can hold it: added to the original weights, and then rounded, it arrives.",
-        "asked most often: PEFT, issue 2321", f"{NINE}#6. Whose rounding was repaired?", "{:.2f}", least=0.9),
+        "asked most often: PEFT, issue 2321", f"{NINE}#6. Does training repair the rounding?", "{:.2f}", least=0.9),
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """An adapter's files as they are read and measured: what `inspecting` asks its questions of."""
 
+import dataclasses
 import math
 import re
 from collections import defaultdict
@@ -75,6 +76,20 @@ class Report:
         """The worst finding, in words."""
         worst = (one for level in LEVELS[:-1] for one in self.findings if one.level == level)
         return str(next(worst, f"alive: {self.facts.get('layers')} carry an update"))
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it as plain data, for `lora-edu inspect --json`."""
+        programs = {}
+        for name, said in self.programs.items():
+            programs[name] = [dataclasses.asdict(finding) for finding in said]
+        return {
+            "folder": str(self.folder),
+            "verdict": self.verdict,
+            "facts": self.facts,
+            "findings": [dataclasses.asdict(finding) for finding in self.findings],
+            "programs": programs,
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+        }
 
     def read(self) -> None:
         """Raises ValueError with what lies there instead of an adapter, and what to do."""

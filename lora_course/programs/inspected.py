@@ -1,6 +1,8 @@
-"""What the doctor for adapters saw, in a terminal: `lora-edu inspect ADAPTER`."""
+"""Examine an adapter in PEFT's format: is it whole, has it learned something, and what would a merge leave of it?"""
 
 import argparse
+import json
+import math
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
@@ -58,12 +60,26 @@ def _programs(text: str) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    usage = "lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm]"
+    usage = "lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json]"
     parser = argparse.ArgumentParser(prog="lora-edu inspect", usage=usage, description=__doc__.partition("\n")[0])
     parser.add_argument("adapter", type=Path, help="a folder in PEFT's format")
-    parser.add_argument("--base", help="the base, to measure it beside W: a folder with its safetensors, or laptop")
-    parser.add_argument("--text", type=Path, help="a text, to measure it beside cheaper changes of the base: minutes")
-    parser.add_argument("--for", dest="programs", type=_programs, default=[], help="what these programs make of it")
+    parser.add_argument(
+        "--base", help="compare the adapter with its base: a folder of safetensors, or laptop for the course's own base"
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        help="compare it on this text with cheaper changes to the base (takes minutes; needs --base)",
+    )
+    parser.add_argument(
+        "--for",
+        dest="programs",
+        type=_programs,
+        default=[],
+        metavar="llama.cpp,vllm",
+        help="say what these programs would refuse or read differently",
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as JSON, for a script")
     options = parser.parse_args(arguments)
     base = base_path("laptop") if options.base == "laptop" else options.base
     if options.text and not base:
@@ -72,8 +88,22 @@ def main(arguments: list[str] | None = None) -> None:
         model, tokens = read(options.base, options.text)
         base = {name: Weight(weight.detach()) for name, weight in model.named_parameters()}
     report = inspect_adapter(options.adapter, base, options.programs)
-    print("\n".join(lines(report)), flush=True)
-    if options.text and report.layers:
-        print("", *told(against_text(model, options.adapter, tokens)), sep="\n")
+    if not options.json:
+        print("\n".join(lines(report)), flush=True)
+    rows = against_text(model, options.adapter, tokens) if options.text and report.layers else {}
+    if options.json:
+        text = {name: row.tolist() for name, row in rows.items()}  # of each window: loss, top-1, KL, flips
+        print(json.dumps(_finite(report.as_dict() | {"text": text}), indent=2))
+    elif rows:
+        print("", *told(rows), sep="\n")
     heard = all(one.level.endswith(ASKS) for said in report.programs.values() for one in said)
     raise SystemExit(0 if report.verdict.startswith("alive") and heard else 1)
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN: None for it."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,6 +1,6 @@
 """A doctor for adapters: is a folder in PEFT's format whole, has it learned, and what would a merge leave of it?
 
-    lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm]
+    lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json]
 
 It compares what the config promises with what the file holds, and the numbers with what training leaves. With the base,
 each update s B A is measured beside the weight W that it is added to. Nothing is unpickled, and no model is built.

@@ -1,4 +1,4 @@
-"""Your own text: an adapter for its voice, what it learned and what that cost, and a page in which it speaks.
+"""Train an adapter on your own text, say what it learned and what that cost, and write a page in which it speaks.
 
     lora-edu voice my_text.txt --rights "written by me"
 
@@ -115,8 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("text", type=Path, help="a file of plain text, at least 100,000 bytes in UTF-8")
     parser.add_argument("--rights", default="", help="why you may train on it, such as 'written by me'")
     parser.add_argument("--name", help="what the voice is called, such as 'My grandmother'; default: the file's name")
-    parser.add_argument("--steps", type=int, default=150, help="default: 150")
-    parser.add_argument("--output", type=Path, help="default: voice-<name of the text>")
+    parser.add_argument("--steps", type=int, default=150, help="how many training steps; default: 150")
+    parser.add_argument("--output", type=Path, help="the folder to write to; default: voice-<name of the text>")
     options = parser.parse_args(arguments)
     how = {"rights": options.rights, "name": options.name, "steps": options.steps, "folder": options.output}
     voice = make_voice(options.text, **how)

@@ -8,6 +8,7 @@ import zlib
 from html import unescape
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import PAGES, ROOT, markdown
 from nbformat.v4 import new_output
@@ -53,8 +54,8 @@ def test_the_start_page_lists_every_notebook():
     for path in PAGES:
         assert f"]({path.name}): " in start and f"\n{path.stem}\n" in start
     assert '<p data-guesses="67"></p>' in start
-    assert "THE_" not in start and start.index("](tour.ipynb)") < start.index("**Ten stations**")
-    ten, electives = start.partition("**Ten stations**")[2].split("**Electives**")
+    assert "THE_" not in start and start.index("](tour.ipynb)") < start.index("**The whole course, page by page**")
+    ten, electives = start.partition("**The whole course, page by page**")[2].split("**More, in any order**")
     assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(PAGES) - 11
 
 
@@ -84,6 +85,15 @@ def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
     dial = next(output for cell in cells for output in cell.get("outputs", []) if 'id="alive"' in str(output))
     assert f'data-after="{asked[0]}"' in str(dial)
     assert "alive/model.js" in "".join(cell.source for cell in pages.page(PAGES[9], tmp_path).cells)
+
+
+@pytest.mark.parametrize("notebook", PAGES, ids=lambda path: path.stem)
+def test_what_jupyterlab_folds_the_book_folds(notebook, tmp_path):
+    cells = [cell for cell in pages.page(notebook, tmp_path).cells if cell.cell_type == "code"]
+    folded = [cell for cell in cells if cell.metadata.get("jupyter", {}).get("source_hidden")]
+    assert folded and all(cell.metadata.tags.count("hide-input") == 1 for cell in folded)
+    said = {cell.metadata["mystnb"]["code_prompt_show"] for cell in folded if cell.source.startswith("# Measure: ")}
+    assert said <= {"Guess first, then open: the {type} of the measurement"}  # its source, its outputs
 
 
 def test_a_guess_ends_in_one_mark():
@@ -193,3 +203,14 @@ def test_search_knows_every_section_and_spoils_no_answer():
     ]
     packed = re.search('"(.*)"', search.script([["a", "ü"]]))[1]
     assert json.loads(zlib.decompress(base64.b64decode(packed))) == [["a", "ü"]]
+
+
+def test_a_photograph_is_told_from_gray_bars():
+    """In the dark a figure is turned around, and a face is not."""
+    face = np.random.default_rng(0).integers(0, 256, (80, 80, 1), dtype=np.uint8).repeat(3, axis=2)
+    bars = np.full((80, 80, 3), 255, np.uint8)
+    bars[:40] = 110
+    for pixels, photo in ((face.repeat(4, 0).repeat(4, 1), True), (bars, False)):
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG")
+        assert pages.is_photo(buffer.getvalue()) == photo

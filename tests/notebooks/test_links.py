@@ -41,7 +41,6 @@ def test_there_are_terms_in_order():
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("**")[1])
-def test_a_row_says_where_its_link_leads_and_is_short(row):
-    _, meaning, number, title, file, anchor = ROW.match(row).groups()
+def test_a_row_says_where_its_link_leads(row):
+    _, _, number, title, file, anchor = ROW.match(row).groups()
     assert file.startswith(number) and anchor == title.replace(" ", "-")  # that it is there, a test above asks
-    assert len(meaning.split()) <= 28

@@ -8,7 +8,7 @@ import re
 
 import nbformat
 import pytest
-from conftest import PAGES, long_sentences, markdown
+from conftest import PAGES, markdown
 
 from lora_course.checking import grading
 from lora_course.setup import hosted
@@ -95,35 +95,16 @@ def test_a_cell_was_run_with_its_library_and_says_so_without_it(stem, capsys, mo
     assert capsys.readouterr().out.startswith(without_it)
 
 
-# --- the page: what fits an hour and is read with pleasure ------------------------------------------------------------
-
-
-def hour(notebook):
-    """The cells before the summary."""
-    cells = notebook.cells
-    end = next(i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and "## Summary" in cell.source)
-    return cells[:end]
+# --- the page ---------------------------------------------------------------------------------------------------------
 
 
 def is_guess(cell):
     return cell.source.startswith("my_guess = None")
 
 
-def test_the_page_is_an_hour_long_and_the_tour_two(path, page):
-    most_cells, most_words = (20, 3500) if path.stem == "tour" else (25, 1800)
-    cells = [cell for cell in hour(page) if cell.cell_type == "code" and not is_guess(cell)]
-    assert len(cells) <= most_cells
-    prose = re.sub(r"```.*?```", "", markdown(hour(page)), flags=re.DOTALL)
-    assert len(prose.split()) <= most_words
-    folds = re.findall("<summary>(.+?)</summary>", prose)
-    assert sum(title not in ("Hint", "Solution") for title in folds) <= 2  # an exercise has those two besides
-
-
-def test_no_cell_is_longer_or_wider_than_a_screen(page):
+def test_no_line_of_a_cell_is_wider_than_a_screen(page):
     for cell in code_cells(page):
-        lines = cell.source.splitlines()
-        assert len(lines) <= 12, cell.source
-        assert all(len(line) <= 88 for line in lines), cell.source
+        assert all(len(line) <= 88 for line in cell.source.splitlines()), cell.source
 
 
 def test_a_picture_stands_on_the_first_screen(page):
@@ -149,7 +130,7 @@ def test_every_picture_has_alt_text_and_words_below(page):
         assert len(output.metadata["image/png"]["alt"]) > 40
         words = after.data["text/html"]
         assert words.startswith("<details><summary>In words</summary>")
-        assert len(words.split()) <= 85 and not re.search(r"\bnan\b", words, re.I), words
+        assert not re.search(r"\bnan\b", words, re.I), words
 
 
 def test_a_stored_measurement_does_not_spoil_the_guess(page):
@@ -159,6 +140,86 @@ def test_a_stored_measurement_does_not_spoil_the_guess(page):
             assert cell.metadata.get("jupyter", {}).get("outputs_hidden") is True, cell.source
             assert "hide-output" in cell.metadata.get("tags", []), cell.source
             assert label(cell.outputs[0]) in (" ", "(a figure: its words follow)", "what was measured:", *LISTS)
+
+
+MEASURE = "# Measure: guess first, then click here and press Shift+Enter"
+FOLDED_PROSE = re.compile(r"<details>.*?</details>", re.DOTALL)
+
+
+def is_folded(cell):
+    """JupyterLab shows its first line; the book a summary."""
+    return cell.metadata.get("jupyter", {}).get("source_hidden") is True
+
+
+def guesses(page):
+    """Each guess, the cell after it, and the cells from there to the next guess or heading."""
+    for place, cell in enumerate(page.cells):
+        if cell.cell_type == "code" and is_guess(cell):
+            ends = itertools.takewhile(lambda one: not is_guess(one) and not has_heading(one), page.cells[place + 2 :])
+            yield cell, page.cells[place + 1], list(ends)
+
+
+def has_heading(cell):
+    return cell.cell_type == "markdown" and re.search(r"^#{1,6} ", cell.source, re.M)
+
+
+# Between these guesses and what measures them other cells stand, until the pages are rewritten.
+NOT_YET = ("00_start_here", "03_small_gpt", "tour")
+
+
+def test_the_cell_after_a_guess_measures_and_is_folded(path, page):
+    if path.stem in NOT_YET:
+        pytest.skip("its guesses are measured further down")
+    for guess, measuring, _ in guesses(page):
+        assert "beside(my_guess" in measuring.source, guess.source
+        assert is_folded(measuring), guess.source
+        assert measuring.source.startswith(MEASURE + "\n"), measuring.source
+
+
+def test_the_prose_below_a_guess_does_not_tell_what_was_measured(page):
+    """No number that the folded output holds and nobody had read before stands in the open text that comes next."""
+    for guess, measuring, after in guesses(page):
+        before = markdown(page.cells[: page.cells.index(guess)]) + guess.source
+        measured = set(NUMBER.findall(words_of(measuring))) - set(NUMBER.findall(before))
+        for cell in itertools.takewhile(lambda one: one.cell_type == "markdown", after):
+            told = measured & set(NUMBER.findall(FOLDED_PROSE.sub("", cell.source)))
+            assert not told, (guess.source, told)
+
+
+def test_an_open_cell_that_follows_a_measurement_asserts_nothing_of_it(page):
+    """Code that stands right below, with no words between: an assertion with a name that is shown beside the guess."""
+    for guess, measuring, after in guesses(page):
+        made = shown_beside(measuring) if measuring.cell_type == "code" else set()
+        below = itertools.takewhile(lambda one: one.cell_type == "code", after)
+        for cell in (one for one in below if not is_folded(one)):
+            for claim in (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Assert)):
+                used = {node.id for node in ast.walk(claim) if isinstance(node, ast.Name)}
+                assert not used & (made - bound_in(cell)), (guess.source, ast.unparse(claim))
+
+
+NUMBER = re.compile(r"\d+\.\d+|\d{2,}(?=%)")  # what a measurement gives, not how many there were
+
+
+def words_of(cell):
+    return "\n".join(
+        output.get("text", "") + "".join(output.get("data", {}).get(kind, "") for kind in ("text/plain", "text/html"))
+        for output in cell.get("outputs", [])
+    )
+
+
+def shown_beside(cell):
+    """The names in the call that shows what was measured."""
+    calls = (node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call))
+    beside = next((call for call in calls if ast.unparse(call.func) == "check.beside"), None)
+    return {node.id for node in ast.walk(beside) if isinstance(node, ast.Name)} - {"my_guess"} if beside else set()
+
+
+def is_made(node):
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+
+
+def bound_in(cell):
+    return {node.id for node in ast.walk(ast.parse(cell.source)) if is_made(node)}
 
 
 LISTS = ("blocks.0.attention.q_proj",)  # what one cell prints first, and may be seen
@@ -181,18 +242,13 @@ def test_no_dropdowns(page):
     assert not [cell.source for cell in code_cells(page) if "Dropdown" in cell.source]
 
 
-def test_sentences_can_be_read_aloud(page):
-    assert long_sentences(markdown(page.cells)) == []
-
-
 # --- exercises -------------------------------------------------------------------------------------------------------
 
 
 def test_every_exercise_has_a_check_a_hint_and_a_solution(path, page):
     text = markdown(page.cells)
     exercises = re.findall(r"^### Exercise (\d+\.\d+)", text, re.M)
-    least, most = (1 if path.stem == "13_claims" else 2), {"tour": 5, "18_clinic": 8}.get(path.stem, 4)
-    assert least <= len(exercises) <= most
+    assert len(exercises) >= (1 if path.stem == "13_claims" else 2)
     assert text.count("<summary>Hint</summary>") == text.count("<summary>Solution</summary>") == len(exercises)
     outputs = json.dumps([cell.outputs for cell in code_cells(page)])
     assert all(f"Exercise {number}: not done yet" in outputs for number in exercises)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from conftest import NOTEBOOKS, library, long_sentences
+from conftest import NOTEBOOKS, library
 
 from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4
 
@@ -41,10 +41,6 @@ def test_twenty_six_questions_each_with_a_line_and_a_place():
     assert [int(part.split(".")[0]) for part in numbered] == list(range(1, 27))
     for part in numbered:
         assert ".ipynb#" in part and ("```python" in part or "(18_clinic" in part), part[:60]  # there it is a sick run
-
-
-def test_sentences_are_short():
-    assert long_sentences(PAGE) == []
 
 
 def test_the_formats_keep_their_promises():

@@ -168,7 +168,6 @@ def test_the_dial_reads_the_courses_address_line():
     assert f'ADDRESS = "{ADDRESS_LINE}";' in ENGINE.with_name("dial.js").read_text("utf-8")
 
 
-def test_gpt_js_is_short_and_needs_nothing():
+def test_gpt_js_needs_nothing():
     text = ENGINE.read_text("utf-8")
-    assert len(text.splitlines()) <= 200
     assert not re.search(r"\b(import|export|fetch|Worker|http)\b", text.partition("const alive")[0])

@@ -100,5 +100,15 @@ def test_the_page_is_small_and_asks_for_nothing_from_elsewhere(content):
     assert sum(len(gzip.compress(path.read_bytes())) for path in (PAGE, *needed)) < 50_000
     assert not re.search(r"https?:|@import|url\(", text)
     frozen = sum(2 * len(tensor) for name, tensor in load(content).items() if name.endswith(".codes"))
-    assert f"{frozen:,} weights in 24 layers" in text and f"{2 * 8 * 256:,} numbers in place of {256**2:,}" in text
+    added = sum(tensor.numel() for name, tensor in load(content).items() if name.startswith("adapter.")) // 2
+    sizes = f"{added:,} numbers in the same 24 layers, {frozen / added:.0f} times fewer"  # both of all layers
+    assert f"{frozen:,} weights in 24 layers" in text and sizes in text
+    full, lora, qlora = (float(width) for width in re.findall(r"[.](?:full|lora|qlora) i [{] width: ([\d.]+)%", text))
+    assert lora / full == pytest.approx(132 / 783, abs=0.002) and qlora / full == pytest.approx(36 / 783, abs=0.002)
     assert f"({FILE.stat().st_size / 1e6:.1f} MB)" in text
+
+
+def test_what_opens_no_page_in_a_folder_is_told_in_words():
+    text, script = PAGE.read_text("utf-8"), (ROOT / "lora_course/alive/front.js").read_text("utf-8")
+    assert '<dialog id="how"' in text and "make lab" in text and "python -m lora_edu lab" in text
+    assert 'a[href$=".md"], a[href$=".ipynb"]' in script and "showModal" in script

@@ -68,7 +68,6 @@ def test_every_taught_mistake_is_wrong_distinct_and_named(asked):
     for change, sentence in asked.taught.items():
         answer = Answer(asked, asked.source.edited(change).solution())
         assert said(asked, answer.attempt) and answer.look == ("taught", answer._told(sentence))
-        assert len(answer.look[1].split()) <= 30, answer.look[1]
 
 
 @EACH
@@ -81,11 +80,9 @@ def test_an_untouched_stub_and_one_constant(asked, capsys):
 
 @EACH
 def test_steps_have_comments(asked):
-    assert len(asked.taught) <= 7
     steps = [node for step in asked.source.body for node in ast.walk(step) if isinstance(node, ast.stmt)]
     comments = [asked.source.comment(step) for step in steps]
     assert sum(map(bool, comments)) >= 2
-    assert all(len(comment.split()) <= 16 for comment in comments)
 
 
 # --- the mechanism ---------------------------------------------------------------------------------------------------
@@ -116,7 +113,7 @@ WITHOUT_SOURCE = [
     (lambda n, k, on: (-(-n // k) + rooms(n, k, on)) * 3.7, "this is 3.7 times what is asked for, in every"),
     (lambda n, k, on: -(-n // k) + rooms(n, k, on, 0), "counts nothing where it is off. 13 things take 12."),
     (lambda n, k, on: -(-n // k) - rooms(n, k, on), "this is below zero. An"),
-    (lambda *case: unlike(*case), "another number? The number of blocks. The room of the shelf. The sum."),
+    (lambda *case: unlike(*case), "a right answer: The number of blocks. The room of the shelf. The sum."),
     (lambda n, k, on: 7, "returns 7 in every case that is tried"),
     (lambda n, k, on: n > k, "True or False"),
 ]
@@ -128,8 +125,9 @@ def test_what_is_said_without_source(attempt, sentence):
 
 
 def test_the_right_value_is_shown_at_the_second_try():
-    assert "(4 in the case below)" not in said(COUNT, unlike)
-    assert "the number of blocks (4 in the case below)" in said(COUNT, unlike, tries=1)
+    assert "below it is 4" not in said(COUNT, unlike)
+    text = said(COUNT, unlike, tries=1)
+    assert "I can't find the number of blocks in your function; in the example below it is 4. An" in text
     COUNT(COUNT.reference)
     assert COUNT.wrong_tries == 0
 
@@ -151,13 +149,14 @@ def test_the_arguments_are_called_by_their_names():
     text = said(COUNT, cell("def f(n, size, on):\n    return 3 * n * size"))
     assert f"{EXAMPLE} for `n` = 10, `size` = 3 and `on` = True: expected 44, got 90" in text
     asked = Exercise("1.3", larger_than, [(5, 2), (4, 9)], observe=layer)
-    assert "for `d_in` = 5 and `rank` = 2: this does not hold: the base is kept." in said(asked, lambda d: d.__lt__)
+    text = said(asked, lambda d: d.__lt__)
+    assert "for `d_in` = 5 and `rank` = 2: this should be true, and is not: the base is kept." in text
 
 
 MISTAKES = {
-    "n // k + (3 * n + k if on else 8)": "Nothing in your function has the value of this step: the number of blocks.",
-    "math.ceil(n / k) + n**2 % 7 + (4 * k if on else 9)": "has the value of this step: the room of the shelf.",
-    "math.ceil(n / k) ** 2 + 3 * (4 * n if on else 8)": "has the value of each step but the last: the sum.",
+    "n // k + (3 * n + k if on else 8)": "I can't find the number of blocks in your function.",
+    "math.ceil(n / k) + n**2 % 7 + (4 * k if on else 9)": "I can't find the room of the shelf in your function.",
+    "math.ceil(n / k) ** 2 + 3 * (4 * n if on else 8)": "Look at the last step: the sum.",
 }
 
 
@@ -174,7 +173,7 @@ def most(n, k):
 
 def test_small_numbers_come_up_by_chance_and_prove_nothing():
     asked = Exercise("1.4", most, [(9, 2), (30, 1)])
-    assert "but the last" not in said(asked, cell("def f(n, k):\n    return (n / min(n, k)) ** 2 + 7 * k - n"))
+    assert "the last step" not in said(asked, cell("def f(n, k):\n    return (n / min(n, k)) ** 2 + 7 * k - n"))
 
 
 def test_a_message_does_not_depend_on_the_clock(monkeypatch):

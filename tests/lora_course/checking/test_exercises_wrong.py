@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from test_exercises import said
 
-from lora_course.checking.answers import PYTHON
 from lora_course.checking.comparing import plain
 from lora_course.checking.symptoms import symptom
 from lora_course.nb01 import check as nb01
@@ -63,7 +62,7 @@ WRONG = [
     (nb06.packed_codes, "astype(int) -> astype(np.int8)", "as in 8 bits with a sign (int8)"),
     (nb06.taken_over, lambda w, q, X: w[1:] * 1.0, "nobody takes the error over"),
     (nb07.round_constants, "max(np.abs(block).max(), 1e-30) -> np.abs(block).max()",
-     "equal constants are divided by 0"),
+     "Where all constants are equal"),
     (nb07.round_constants, "1e-30 -> 1e-3", "keeps the scale above a bound"),
     (nb07.moved_again, lambda trip, W: 0.0, "0 for every round trip"),
     (nb07.bits_of_constants, total_bits, "this is not a whole number"),
@@ -90,7 +89,7 @@ WRONG = [
 @pytest.mark.parametrize(("asked", "wrong", "sentence"), WRONG, ids=lambda part: getattr(part, "number", ""))
 def test_what_a_wrong_answer_is_told(asked, wrong, sentence):
     text = said(asked, asked.source.edited(wrong).solution() if isinstance(wrong, str) else wrong)
-    assert sentence in text and "gufunc" not in text and len(text.split(PYTHON)[0].split()) <= 80
+    assert sentence in text and "gufunc" not in text
 
 
 def test_a_count_that_is_nearly_right_is_not_called_transposed():
@@ -103,5 +102,5 @@ NAN = {"left": np.nan, "right": np.nan}
 @pytest.mark.parametrize("how", [lambda y, there: y - there, lambda y, there: there - y, lambda y, there: y / there])
 def test_unsorted_runs_are_not_blamed_on_the_line_between_them(how):
     text = said(nb15.extra_forgetting, lambda x, y, runs: how(y, np.interp(x, *zip(*runs, strict=True), **NAN)))
-    steps = "Which step of yours gives another number? The order of the runs."
+    steps = "I can't tell which of your steps is wrong. These are the steps of a right answer: The order of the runs."
     assert text.startswith(("Your answer leaves the runs in the order in which they come.", steps))

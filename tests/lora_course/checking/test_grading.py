@@ -1,8 +1,12 @@
 """What a check shows and keeps: the smallest failing case, symptoms, cards, and progress over kernels and copies."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
 from lora_course.checking import cards, describing, grading
 from lora_course.checking.exercise import exercise
@@ -90,10 +94,10 @@ def test_progress_survives_a_restart_and_once_right_stays_right(notebook, monkey
         grading.progress()
         done, head, first, *_ = notebook[-1]["text/plain"].splitlines()
         assert head.split() == ["notebook", "✓", "correct", "✗", "not", "right", "yet", "○", "not", "done", "yet"]
-        assert first.find("0.1") == head.find("✓ correct") and first.startswith("00 ")
+        assert first.find("0.1 (last try: not right)") == head.find("✓ correct") and first.startswith("00 ")
         assert first.find("0.2") == head.find("✗ not right yet")
         assert done == f"1 of {len(known)} done" and all(number in notebook[-1]["text/plain"] for number in known)
-        assert cards.remembered() == {"0.1": "correct", "0.2": "not right yet"}
+        assert cards.remembered() == {"0.1": "correct (last try: not right)", "0.2": "not right yet"}
         monkeypatch.setattr(grading, "_results", {})
         grading.record("0.1", "not done yet")
     grading._keep("0.1", "correct")
@@ -111,6 +115,22 @@ def test_a_number_that_no_exercise_has_counts_for_nothing(notebook, tmp_path):
     cards.write_record(tmp_path / "progress.json", {"10.1": "correct", "10.2": "correct"})
     grading.progress()
     assert notebook[-1]["text/plain"].startswith("1 of") and "10.2" not in notebook[-1]["text/plain"]
+
+
+CHECKING = """
+import sys
+from lora_course.checking import cards
+cards.InteractiveShell.initialized = staticmethod(lambda: True)
+for k in range(15):
+    cards.remember(f"{sys.argv[1]}.{k}", "correct")
+"""
+
+
+def test_three_notebooks_that_check_at_once_lose_nothing(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    kernels = [subprocess.Popen([sys.executable, "-c", CHECKING, str(n)], cwd=tmp_path) for n in range(3)]
+    assert [kernel.wait() for kernel in kernels] == [0, 0, 0]
+    assert len(cards.remembered()) == 45
 
 
 # Whatever else is no record, tests/lora_course/running/test_results_damage.py asks of the same reader.

@@ -129,7 +129,7 @@ CHANGES = [
     (lambda e: 2.5 * e, "this is 2.5 times what is asked for, in every case."),
     (lambda e: e / np.log(2), "1.443 is 1 / ln 2"),
     (lambda e: e - 1, "this is 1 too small, in every case."),
-    (lambda e: e * np.nan, "this is not a number (nan) in places"),
+    (lambda e: e * np.nan, "some of what your function returns is not a number (nan)"),
     (lambda e: e * 0, "this is zero everywhere."),
     (lambda e: e.astype(np.float16), "the first digits are right"),
     (lambda e: np.roll(e.ravel(), 3).reshape(e.shape), "they stand in another order"),

@@ -102,6 +102,8 @@ def test_the_layer_is_drawn_true_to_scale(quantized, backward):
     sides = [(round(box.get_width(), 6), round(box.get_height(), 6)) for box in boxes]
     assert sides.count((layer.WIDE, layer.THIN)) == 1 + backward  # A and its gradient
     assert sides.count((layer.THIN, layer.TALL)) == 2 + backward  # y is as thin as B
-    assert sides.count((layer.WIDE, layer.TALL)) == 1 + quantized
+    assert sides.count((layer.WIDE, layer.TALL)) == 2 + quantized  # W and B A
+    at = {image.get_array().shape: image.get_extent() for image in figure.axes[0].images}
+    assert at[8, 64][:2] == at[48, 64][:2] and at[8, 64][2] > at[48, 64][3]  # A lies above the columns of B A
+    assert at[48, 8][2:] == at[48, 64][2:] and at[48, 8][1] < at[48, 64][0]  # B stands at its rows
     assert ("decoded" in words) == quantized and ("Backward" in words) == backward
-    assert len(words.split()) <= 75

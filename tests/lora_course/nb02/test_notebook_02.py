@@ -1,5 +1,6 @@
 """Notebook 02: its digits, its slider at every setting, and the statements that a number can guard."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from made_up_digits import DIGITS, LABELS, made_up
@@ -40,6 +41,48 @@ def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, rank, 
     texts = view.moving[-3:]
     assert texts[2].get_text() == ("(9)" if rank < 2 else "4")
     assert texts[2].get_color() == (looks.RED if rank < 2 else "black")
+
+
+def falling(end, steps=40):
+    """A loss that falls from 4 and stays at its end over the last steps."""
+    return [*np.linspace(4, end, steps // 2), *np.full(steps // 2, end)]
+
+
+def test_the_starts_are_drawn_as_means_and_named_beside_their_ends():
+    losses = {"A random, B zero": falling(0.1), "A zero, B zero": [7.0] * 40, "A random, B random": falling(0.2)}
+    figure, words = pictures.starts(losses, window=10)
+    (axes,) = figure.axes
+    for line, values in zip(axes.lines, losses.values(), strict=True):
+        assert np.array_equal(line.get_xdata(), range(10, 41))
+        assert np.isclose(line.get_ydata()[0], np.mean(values[:10]))
+        assert np.isclose(line.get_ydata()[-1], values[-1])
+    assert [label.get_text() for label in axes.texts] == list(losses)
+    assert words.startswith(f"{axes.get_title(loc='left')}. ")
+    assert "0.10 with A random, B zero; 7.00 with A zero, B zero; 0.20 with A random, B random." in words
+    plt.close(figure)
+
+
+def test_no_name_of_a_start_lies_on_another_or_on_the_axis():
+    losses = {"A random, B zero": falling(0.13), "A zero, B zero": [7.5] * 40, "A random, B random": falling(0.25)}
+    figure, _ = pictures.starts(losses)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, zero, high = (label.get_window_extent() for label in axes.texts)
+    assert axes.spines["bottom"].get_window_extent().y1 < low.y0
+    assert low.y1 < high.y0 and high.y1 < zero.y0
+    plt.close(figure)
+
+
+def test_the_tables_have_a_row_for_each_start_and_each_search():
+    start = {"largest change of W": 0.0, "norm of dA": 0.5, "upright digits right": 0.9719}
+    header, rows = pictures.starts_table({"A random, B zero": start, "A zero, B zero": start | {"norm of dA": 0.0}})
+    assert header == ["start", *start]
+    assert rows == [["A random, B zero", 0.0, 0.5, "97.2%"], ["A zero, B zero", 0.0, 0.0, "97.2%"]]
+    header, rows = pictures.best_rates_table(
+        {"Adam, alpha = 8": {2: 0.1, 8: 0.4}, "Adam, alpha = 2r": {2: 0.2, 8: 0.2}}
+    )
+    assert header == ["best learning rate", "rank 2", "rank 8"]
+    assert rows == [["Adam, alpha = 8", 0.1, 0.4], ["Adam, alpha = 2r", 0.2, 0.2]]
 
 
 def test_a_rate_at_which_a_seed_diverges_is_never_the_best():

@@ -11,7 +11,7 @@ from torch import nn
 
 from lora_course.experiments import load_results
 from lora_course.nb04.lab import SEEDS, kept_in_bf16
-from lora_course.nb04.pictures import kept_by_mixing, kept_gain
+from lora_course.nb04.pictures import base_table, kept_by_mixing, kept_gain, merge_table, push_table
 from lora_edu.lora import LoRALinear, add_lora, lora_layers
 from lora_edu.measures import relative_error
 
@@ -95,3 +95,22 @@ def test_halfway_each_keeps_most_of_its_gain_and_averaged_factors_little_less_th
     names = (f"one start, {way}, seed {seed}" for way in ("averaged", "a quarter"))
     averaged, quarter = (kept_gain(ARMS, name, seed)[text] for name in names)
     assert averaged - quarter > 0.1 and 0.04 < kept["plays 0.5"] - averaged < 0.12
+
+
+# --- tables ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_has_a_column_for_each_of_its_heads():
+    header, rows, _ = merge_table({0.01: {"wrong": 0.162, "arrives": 1, "kept": 0.998}})
+    assert rows == [["1.0%", "16%", "100%", "100%"]] and len(header) == 4
+    header, rows = push_table({"W": {"left": 1, "jumping": 0.1}})
+    assert rows == [["W", "100%", "10%"]] and len(header) == 3
+
+
+def test_the_table_of_bases_has_the_rounded_base_first():
+    losses = {}
+    for bits, base, what in itertools.product((4, 2), ("W′", "W"), ("base", "merged", "rounded")):
+        losses[bits, base, what] = bits + (base == "W")
+    header, rows = base_table(losses)
+    assert header[1:] == ["onto W′", "onto W"]
+    assert rows[0] == ["4 bits, before the merge", "4.000", "5.000"] and rows[3][1:] == ["2.000", "3.000"]

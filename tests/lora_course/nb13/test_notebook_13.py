@@ -25,9 +25,7 @@ def test_a_sentence_has_a_control_unless_its_settings_fall_on_both_sides(claim):
 
 
 @EACH
-def test_the_words_are_short_and_judge_no_one(claim):
-    for text in (claim.sentence, claim.corrected):
-        assert all(len(sentence.split()) <= 28 for sentence in re.split(r"[.:;] ", text)), text
+def test_the_words_judge_no_one(claim):
     assert not re.search(r"\b(?:author|they claim|wrongly)\b", claim.corrected)
 
 

@@ -1,5 +1,7 @@
 """An adapter on a text: each row says what the library says of it, and each rival finds what it is asked about."""
 
+import json
+
 import pytest
 import torch
 from conftest import library
@@ -7,6 +9,7 @@ from test_inspecting import llama, saved
 from torch import nn
 
 from lora_course.programs import against_text as at
+from lora_course.programs import inspected
 from lora_course.programs.inspected import main
 from lora_edu import add_lora, data_file, evaluate, load_adapter, load_base, load_text, save_adapter
 from lora_edu.lora import lora_layers
@@ -72,12 +75,18 @@ def test_each_rival_finds_what_it_is_asked_about(damage, rival, tokens, tmp_path
     assert at.gain(rows, at.ADAPTER) == (0, 0)
 
 
-def test_the_command_prints_a_row_for_each_rival(text, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main([str(ADAPTER), "--base", "laptop", "--text", text])
+def test_a_table_for_a_person_and_numbers_for_a_program(text, capsys, monkeypatch):
+    kept = []  # measured once, said twice
+    monkeypatch.setattr(inspected, "against_text", lambda *how: (kept or kept.append(at.against_text(*how)) or kept)[0])
+    for more in ([], ["--json"]):
+        with pytest.raises(SystemExit, match="0"):
+            main([str(ADAPTER), "--base", "laptop", "--text", text, *more])
     said = capsys.readouterr()
-    assert "4 x q_proj" in said.out and "it does better" in said.out and "8/8" in said.err
-    assert all(f"\n{name}" in said.out for name in (at.BASE, at.SURE, at.HABITS, at.ADAPTER, at.HALF, at.SIZE))
+    table, _, written = said.out.partition("\n{\n")
+    assert "4 x q_proj" in table and "it does better" in table and "8/8" in said.err
+    written = json.loads("{" + written)
+    assert all(f"{name:35}{torch.tensor(row).mean(0)[0]:6.3f}" in table for name, row in written["text"].items())
+    assert len(written["text"]) == 6 and written["layers"][0]["relative"] > 0.1
 
 
 def test_a_model_of_transformers_with_its_own_tokens(text, tmp_path, capsys):

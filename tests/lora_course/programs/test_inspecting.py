@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_course.programs.adapter_files import CHOICES, SETTINGS
 from lora_course.programs.clients import PROGRAMS
-from lora_course.programs.inspected import main
+from lora_course.programs.inspected import lines, main
 from lora_course.programs.inspecting import inspect_adapter
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
 from lora_edu.variants import add_variant
@@ -256,6 +256,15 @@ def test_a_file_is_known_by_its_content(adapter, tmp_path):
     assert "kohya" in said(adapter / "deep") and "one folder deeper" in said(tmp_path)
 
 
+def test_it_is_said_and_written_as_json(adapter, tmp_path, capsys):
+    report = inspect_adapter(adapter, tmp_path / "base")
+    assert any("3 x q_proj" in line for line in lines(report))
+    with pytest.raises(SystemExit, match="0"):
+        main([str(adapter), "--base", str(tmp_path / "base"), "--json"])
+    written = json.loads(capsys.readouterr().out)
+    assert written["verdict"] == report.verdict and written["layers"][0]["path"] == report.layers[0].path
+
+
 def test_of_two_layers_none_is_the_loud_one(tmp_path):
     folder, _ = saved(tmp_path, target_modules=["q_proj"], layers_to_transform=[0, 2])
     louder = each(lambda value: value * 1e3, "layers.2.self_attn.q_proj.lora_B")
@@ -331,8 +340,8 @@ def test_the_command_prints_the_report_and_says_what_programs_do(adapter, tmp_pa
     assert "[llama.cpp asks for more] the config names no base" in out and "[vllm] no rule that is known" in out
     change_config(adapter, {"use_rslora": True})
     with pytest.raises(SystemExit, match="1"):
-        main([str(adapter), "--for", "llama.cpp"])
-    assert "[llama.cpp hears it otherwise]" in capsys.readouterr().out
+        main([str(adapter), "--for", "llama.cpp", "--json"])
+    assert json.loads(capsys.readouterr().out)["programs"]["llama.cpp"][0]["level"] == "llama.cpp hears it otherwise"
     with pytest.raises(SystemExit, match="2"):
         main([str(adapter), "--for", "ollama"])
     assert "no rules are known of 'ollama': name some of llama.cpp, vllm" in capsys.readouterr().err

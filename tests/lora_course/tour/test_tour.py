@@ -1,9 +1,13 @@
 """The tour's own pictures say what their numbers say, and its exercises are those of other pages."""
 
+import re
+
+import nbformat
 import pytest
 import torch
-from conftest import code_cell
+from conftest import NOTEBOOKS, code_cell
 
+from lora_course.checking.grading import WrongAnswer
 from lora_course.nb09 import check as nb09
 from lora_course.tour import check, pictures
 from lora_edu.memory.calculator import training_bytes
@@ -38,4 +42,32 @@ def test_the_levels_are_counted_where_they_are():
 
 
 def test_an_exercise_done_on_the_tour_is_done_on_its_page():
-    assert check.input_gradient is nb09.input_gradient
+    here, there = check.input_gradient, nb09.input_gradient
+    assert here.number == there.number and here.reference is there.reference and here.cases is there.cases
+
+
+# What each belief is told on the tour: the section, and its heading there.
+SECTIONS = {
+    "largest_saving_rank": "2. What a rank is",
+    "lora_layer": "3. The layer",
+    "input_gradient": "7. Decode, multiply, forget",
+}
+
+
+@pytest.mark.parametrize("name", check.__all__[1:])
+def test_a_message_points_to_a_section_of_the_tour(name):
+    asked = getattr(check, name)
+    told = " ".join([*asked.taught.values(), *asked.noticed])
+    pointed = set(re.findall(r"section \d+", asked._with_sections(told)))
+    assert pointed == ({f"section {SECTIONS[name].partition('.')[0]}"} if name in SECTIONS else set())
+    cells = nbformat.read(NOTEBOOKS / "tour.ipynb", as_version=4).cells
+    headings = "\n".join(cell.source for cell in cells).splitlines()
+    assert name not in SECTIONS or f"## {SECTIONS[name]}" in headings
+
+
+def test_a_section_that_the_other_page_lacks_is_named_with_its_notebook():
+    asked = nb09.input_gradient.on_page({})
+    with pytest.raises(WrongAnswer, match="still passes one on to x: section 3 of notebook 09"):
+        asked(lambda grad_y, W, A, B, alpha: alpha / len(A) * (grad_y @ B) @ A)
+    with pytest.raises(WrongAnswer, match=r"still passes one on to x: section 3\. An"):
+        nb09.input_gradient(lambda grad_y, W, A, B, alpha: alpha / len(A) * (grad_y @ B) @ A)
