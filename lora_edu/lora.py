@@ -79,7 +79,7 @@ class LoRALinear(SettingsInState):
     def delta_weight(self) -> Tensor:
         """The update of the weight, s * B A: (out_features, in_features). Once merged, the one that was added."""
         s, B, A = (self.added_scaling, self.added_B, self.added_A) if self.merged else self.factors()
-        return s * (B @ A)
+        return s * weight_product(B, A)
 
     def _changed(self, W: Tensor) -> Tensor:
         """W + s B A, (out_features, in_features): what merging makes of W."""
@@ -123,6 +123,14 @@ class LoRALinear(SettingsInState):
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, alpha={self.alpha}, merged={self.merged}"
+
+
+def weight_product(B: Tensor, A: Tensor) -> Tensor:
+    """B A in the type of its factors: `torch.autocast` would round what becomes a weight to 16 bits, and is off."""
+    if B.is_meta:  # no numbers, and a device that autocast does not know
+        return B @ A
+    with torch.autocast(B.device.type, enabled=False):
+        return B @ A
 
 
 # --- adapters of a whole model -------------------------------------------------------------------------------------
@@ -183,6 +191,7 @@ def merge(model: nn.Module) -> nn.Module:
         layer.merged = True
         for name, tensor in kept.items():
             layer.register_buffer(name, tensor)
+    torch.clear_autocast_cache()  # inside autocast, torch would go on with its 16-bit copies of the old numbers
     return model
 
 
@@ -202,6 +211,7 @@ def unmerge(model: nn.Module) -> nn.Module:
         layer.merged = False
         for name in [name for name in layer._buffers if name.startswith("added_")]:
             delattr(layer, name)
+    torch.clear_autocast_cache()
     return model
 
 
@@ -236,6 +246,7 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     check_state(slots, state)
     for name, slot in slots.items():
         slot.copy_(state[name])
+    torch.clear_autocast_cache()
     return model
 
 

@@ -44,7 +44,8 @@ def decoded_linear(x: Tensor, weight: nn.Module, bias: Tensor | None) -> Tensor:
     """x W^T + bias with W = weight.dequantize(), in x's type. For the backward pass W is computed again, not kept."""
 
     def product(x: Tensor) -> Tensor:
-        return F.linear(x, weight.dequantize().to(x.dtype), bias)
+        with torch.autocast(x.device.type, enabled=False):  # as in the eager version: x has the type to compute in
+            return F.linear(x, weight.dequantize().to(x.dtype), bias)
 
     return checkpoint(product, x, use_reentrant=False, preserve_rng_state=False)
 

@@ -127,3 +127,12 @@ def test_the_training_loop_gives_the_same_curve(build, tiny_gpt, tiny_text, monk
     assert other in calls  # it was compiled indeed
     assert compiled.train_loss == pytest.approx(history.train_loss, rel=1e-4)
     assert compiled.validation_loss[-1][1] == pytest.approx(history.validation_loss[-1][1], rel=1e-4)
+
+
+def test_the_type_to_compute_in_is_kept_inside_autocast():
+    """It was autocast's, so that the same model gave other numbers."""
+    layer, x = torch.nn.Linear(64, 64), torch.rand(4, 64)
+    model = NF4Linear.from_linear(layer, compute_dtype=torch.float32)
+    compiled = torch.compile(model, backend="eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(compiled(x), model(x))
