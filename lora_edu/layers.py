@@ -17,6 +17,9 @@ from torch.nn.utils import parametrize
 from lora_edu.checks import check_model
 
 ALL_LINEAR = "all-linear"
+# What torch puts around a model, or a part of it, by the names of the classes.
+WRAPPERS = {"DataParallel", "DistributedDataParallel", "FullyShardedDataParallel", "OptimizedModule", "AveragedModel",
+            "CheckpointWrapper"}  # fmt: skip
 
 
 def layer_size(layer: Any) -> tuple[int, int]:
@@ -87,6 +90,19 @@ def warn_of_what_stays(model: nn.Module) -> None:
             f"{tuple(rest[largest].shape)}, and stay in full precision",
             stacklevel=3,
         )
+
+
+def plain_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules by path, without what torch has wrapped around some: DDP's `module` is no part of a path."""
+    found = {}
+    for path, module in model.named_modules():
+        names, place = [], model
+        for name in path.split("."):
+            if not any(kind.__name__ in WRAPPERS for kind in type(place).__mro__):
+                names.append(name)
+            place = place.get_submodule(name)
+        found[".".join(names)] = module  # what is wrapped comes after its wrapper, and takes its place
+    return found
 
 
 # --- choosing and replacing ------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from lora_edu.layers import (
     check_writable,
     is_conv1d,
     is_linear,
+    plain_modules,
     replace_layer,
     replace_layers,
     select_layers,
@@ -251,14 +252,12 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 
 def _slots(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' own tensors, by path; torch.compile's wrapper, `_orig_mod`, is no part of a path."""
-    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        model = model.module  # a wrapper for several devices is no part of a path either
-    layers = _layers_to_merge(model)
-    if any(layer.merged for layer in layers.values()):
+    """The adapters' own tensors, by the path in the plain model, whatever is wrapped around it."""
+    if any(layer.merged for layer in _layers_to_merge(model).values()):
         raise ValueError("the adapters are merged into the weights: call unmerge(model) before saving or loading them")
+    layers = {path: layer for path, layer in plain_modules(model).items() if isinstance(layer, LoRALinear)}
     named = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in layer.saved}
-    return {name.replace("_orig_mod.", "").removeprefix("."): tensor for name, tensor in named.items()}
+    return {name.removeprefix("."): tensor for name, tensor in named.items()}
 
 
 def _turned(layer: LoRALinear, change: Callable[[Tensor], Tensor]) -> Tensor:

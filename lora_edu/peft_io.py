@@ -12,8 +12,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -21,8 +23,8 @@ from torch import Tensor, nn
 
 from lora_edu.checks import STRENGTH, check, whole
 from lora_edu.files import take_lock
-from lora_edu.layers import is_conv1d, is_linear, layer_size, replace_layers
-from lora_edu.lora import LoRALinear, adapter_state, layers_to_adapt, load_adapter_state, lora_layers, unload
+from lora_edu.layers import is_conv1d, layer_size, plain_modules, replace_layers
+from lora_edu.lora import LoRALinear, adapter_state, layers_to_adapt, load_adapter_state, unload
 from lora_edu.records import staging
 from lora_edu.tensor_files import read_tensors, seal
 from lora_edu.variants import DoRALinear, RsLoRALinear
@@ -48,7 +50,8 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     state = {_peft_name(name): tensor for name, tensor in adapter_state(model).items()}
-    layers = lora_layers(model)
+    modules = plain_modules(model)
+    layers = {path: layer for path, layer in modules.items() if isinstance(layer, LoRALinear)}
     first = next(iter(layers.values()))
     if (settings := getattr(first, "peft_settings", {})) is None:
         raise ValueError(f"{type(first).__name__} cannot be saved as it is: {first.why_not_saved}")
@@ -56,11 +59,11 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         raise ValueError("the adapters differ in rank, alpha, dropout or kind, and the file holds one of each")
     config = {
         "peft_type": "LORA",
-        **_about_the_base(model),
+        **_about_the_base(modules[""]),
         "r": first.rank,
         "lora_alpha": _heard_alpha(first),
         "lora_dropout": first.dropout.p,
-        "target_modules": _targets(model, set(layers)),
+        "target_modules": _targets(modules, layers),
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
     } | settings
@@ -90,12 +93,17 @@ def _about_the_base(model: nn.Module) -> dict[str, str]:
     return ({"base_model_name_or_path": name} if name else {}) | ({"task_type": tasks[0]} if tasks else {})
 
 
-def _targets(model: nn.Module, paths: set[str]) -> list[str]:
-    """The last parts of the layers' paths; whole paths, if other layers end in one of them, too."""
-    names = {path.rpartition(".")[-1] for path in paths}
-    linear = (path for path, module in model.named_modules() if is_linear(module))
-    others = {path for path in linear if path.removesuffix(".base") not in paths}
-    return sorted(paths if names & {path.rpartition(".")[-1] for path in others} else names)
+def _targets(modules: dict[str, nn.Module], layers: dict[str, LoRALinear]) -> list[str] | str:
+    """What PEFT is to look for: the last parts of the layers' paths, or whole paths if another module has such a name.
+
+    If even a whole path is the end of another module's, as "1" is of "0.1", a pattern that fits the paths alone.
+    """
+    inside = {part for layer in layers.values() for part in layer.modules()}
+    others = [path for path, module in modules.items() if module not in inside]
+    for targets in ({path.rpartition(".")[-1] for path in layers}, set(layers)):
+        if not any(_is_named(path, targets) for path in others):
+            return sorted(targets)
+    return "|".join(map(re.escape, sorted(layers)))
 
 
 def _heard_alpha(layer: LoRALinear) -> int | float:
@@ -148,7 +156,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     kind, dropout = DoRALinear if config.get("use_dora") else LoRALinear, config.get("lora_dropout", 0.0)
     chosen = layers_to_adapt(model, kind, 1, alpha, paths, dropout)
     model.requires_grad_(False)
-    replace_layers(model, [(path, _adapted(kind, layer, rank, alpha, dropout)) for path, layer in chosen.items()])
+    exactly = {path: layer for path, layer in chosen.items() if path in paths}  # not what has the name "a" below
+    replace_layers(model, [(path, _adapted(kind, layer, rank, alpha, dropout)) for path, layer in exactly.items()])
     try:
         return load_adapter_state(model, state)
     except Exception:
@@ -172,7 +181,7 @@ def _adapted(kind: type[LoRALinear], layer: nn.Module, rank: int, alpha: float, 
     return made
 
 
-def _is_named(path: str, targets: list) -> bool:
+def _is_named(path: str, targets: Iterable[str]) -> bool:
     """Whether PEFT's list of targets means the layer at this path: a whole path, or the end of one."""
     return any(path == target or path.endswith(f".{target}") for target in targets)
 
