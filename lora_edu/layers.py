@@ -140,9 +140,14 @@ def select_layers(
 
 
 def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
-    """Put a layer in the place of the one at this path."""
+    """Put a layer in the place of the one at this path, in the same mode."""
+    put_layer(model, path, layer.train(model.get_submodule(path).training))
+
+
+def put_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one at this path, in the mode that it has."""
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, layer.train(model.training))
+    setattr(model.get_submodule(parent), name, layer)
 
 
 def replace_layers(model: nn.Module, layers: Iterable[tuple[str, nn.Module]]) -> nn.Module:
@@ -236,6 +241,8 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
                 "Call dequantize_linears(model) first, then merge(model); or merge_into_nf4(model), which rounds by lot"
             )
         check_plain_linear(path, layer, what)
+        if hasattr(layer, "lora_A"):  # its weight is a sum, made anew each time
+            raise ValueError(f"{path} {what}: its base has an adapter of its own, so that no weight holds the sum")
         here = _memory(layer.weight)
         users = [name for name, there in places.items() if max(here.start, there.start) < min(here.stop, there.stop)]
         if len(users) > 1 or layer.weight.untyped_storage().nbytes() < layer.weight.nbytes:  # the latter: expanded

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from lora_edu.layers import (
     is_conv1d,
     is_linear,
     plain_modules,
-    replace_layer,
+    put_layer,
     replace_layers,
     select_layers,
 )
@@ -162,8 +163,7 @@ def add_lora(
 
 def layers_to_adapt(model, kind, rank, alpha, targets, dropout=0.0, skip=("lm_head",)) -> dict[str, nn.Module]:
     """The layers that are to get an adapter of this kind, by path. All is checked here, and nothing changed."""
-    if lora_layers(model):
-        raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
+    check_no_adapters(model, "take them out with unload(model) before adding new ones")
     chosen = select_layers(model, targets, skip, is_linear)
     for path, layer in chosen.items():
         check_size(layer, rank, alpha, dropout, kind.needs_plain, path)
@@ -174,6 +174,14 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """The layers with an adapter, by path."""
     check_model(model)
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def check_no_adapters(model: nn.Module, advice: str) -> None:
+    """Raise ValueError if a model has adapters. Those that are off come back, and would undo what is done meanwhile."""
+    if lora_layers(model):
+        raise ValueError(f"this model has adapters already: {advice}")
+    if any(module in _switched_off for module in model.modules()):
+        raise ValueError("the adapters of this model are only switched off here: leave the block of adapters_off first")
 
 
 @torch.no_grad()
@@ -283,21 +291,31 @@ def _check_mergeable(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
             )
 
 
+_switched_off: WeakSet[nn.Module] = WeakSet()  # bases that stand in their adapter's place at this moment
+
+
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """For a `with` block the model is its base again: the reference model of DPO, or the other half of a comparison.
 
+    Each part is in its own mode, train or eval, again afterwards; one that is set inside is the adapters', too.
     Raises ValueError if there are no adapters, or if one is merged.
     """
     _slots(model)  # asks both
     layers = lora_layers(model)
+    modes = {path: layer.base.training for path, layer in layers.items()}
     for path, layer in layers.items():
-        replace_layer(model, path, layer.base)
+        put_layer(model, path, layer.base)
+        _switched_off.add(layer.base)
     try:
         yield
     finally:
         for path, layer in layers.items():
-            replace_layer(model, path, layer)
+            _switched_off.discard(layer.base)
+            layer.base = model.get_submodule(path)  # another one, after dequantize_linears
+            if layer.base.training != modes[path]:  # train() or eval() was called inside
+                layer.train(layer.base.training)
+            put_layer(model, path, layer)
 
 
 # --- combination -----------------------------------------------------------------------------------------------------

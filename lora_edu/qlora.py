@@ -24,7 +24,7 @@ from lora_edu.layers import (
     select_layers,
     warn_of_what_stays,
 )
-from lora_edu.lora import lora_layers
+from lora_edu.lora import check_no_adapters, lora_layers
 from lora_edu.quantization import (
     DoubleQuant,
     QuantizedTensor,
@@ -179,8 +179,7 @@ def quantize_linears(
     Raises ValueError if there is nothing (left) to quantize, if the model has adapters already, or
     for a weight that cannot be quantized; the model is unchanged then.
     """
-    if lora_layers(model):
-        raise ValueError("this model has adapters already: call quantize_linears(model) first, then add_lora(...)")
+    check_no_adapters(model, "call quantize_linears(model) first, then add_lora(...)")
     chosen = select_layers(model, "all-linear", skip, lambda layer: is_linear(layer) and not is_nf4(layer))
     check_settings(block_size, double_quant)
     check_compute_dtype(compute_dtype)

@@ -142,12 +142,12 @@ class VeRALinear(LoRALinear):
         if self.merged:
             check_not_training_merged(self)
             return y
-        low = self.vera_d * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank)
+        low = self.scaling * self.vera_d * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank)
         return y + (self.vera_b * F.linear(low, self.lora_B)).to(y.dtype)
 
     def factors(self) -> tuple[float, Tensor, Tensor]:
-        """1, diag(b) B and diag(d) A, whose product is the update."""
-        return 1.0, self.vera_b[:, None] * self.lora_B, self.vera_d[:, None] * self.lora_A
+        """s, which is 1 unless it is set, diag(b) B and diag(d) A, whose product is the update."""
+        return self.scaling, self.vera_b[:, None] * self.lora_B, self.vera_d[:, None] * self.lora_A
 
 
 def random_pair(rank: int, widest: int, tallest: int, device="cpu", seed: int = 0) -> tuple[Tensor, Tensor]:

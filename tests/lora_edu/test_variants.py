@@ -65,6 +65,22 @@ def test_merged_it_computes_the_same(base, variant):
     assert torch.allclose(logits(model), before, atol=2e-5)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_hears_the_dial(base, variant):
+    """Of notebook 00: halved, s halves the update, in what is computed, read and merged."""
+    layer = moved(VARIANTS[variant](nn.Linear(12, 8), 2, 6))
+    x, W = torch.randn(5, 12), full_weight(layer.base).clone()
+    whole = layer.weight - W
+    layer.scaling /= 2
+    changed = layer.weight.detach()
+    if not hasattr(layer, "row_scale"):
+        assert torch.allclose(changed - W, whole / 2, atol=1e-6) and whole.abs().max() > 0.1
+    y = nn.functional.linear(x, changed, layer.bias)
+    assert torch.allclose(layer(x), y, atol=1e-5)
+    assert torch.allclose(merge(layer).eval()(x), y, atol=1e-5)
+    assert torch.allclose(unmerge(layer).base.weight, W, atol=1e-6)
+
+
 def test_the_norm_of_dora_gets_no_gradient():
     """Section 4.3 of the paper; with it, the gradient would have no part along W + s B A."""
     layer = VARIANTS["DoRA"](nn.Linear(8, 6, bias=False), 2, 4)
