@@ -9,7 +9,7 @@ from typing import Any
 
 import nbformat
 
-from classroom import autograding, cleaning, collecting, folders, nbgrading, platforms, sandbox
+from classroom import autograding, cleaning, collecting, folders, nbgrading, platforms, readings, sandbox
 from classroom import obstacles as inspecting
 from lora_course.assignments.core import load
 from lora_edu.records import staging
@@ -104,10 +104,13 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
-    notes = [_unboxed(graded), collected.get(student, {}).get("note", "")]
+    waiting = {cell for cell, grade in grades.items() if grade.needs_manual_grade}
+    notes = [_unboxed(graded), collected.get(student, {}).get("note", ""), *readings.why_waiting(graded, waiting)]
     row["reason"] = "; ".join(filter(None, notes))
-    if submission.needs_manual_grade:
-        return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
+    if waiting:
+        written = any(not cell.startswith("test_") for cell in waiting)
+        status = "waits for a written answer's grade" if written else "waits for points given by hand"
+        return row | {"needs_manual_grade": "yes", "status": status}
     score = submission.score - (submission.late_submission_penalty or 0)
     return row | {"needs_manual_grade": "no", "status": "graded", "score": f"{score:g}"}
 

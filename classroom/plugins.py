@@ -48,6 +48,18 @@ class SetCohort(NbGraderPreprocessor):
         return notebook, resources
 
 
+class LockText(NbGraderPreprocessor):
+    """Makes our text read-only, as nbgrader's read-only cells are: an answer goes into the cell that is marked for it.
+
+    It gives the cells no name in the gradebook, where nbgrader refuses new names once something was handed in.
+    """
+
+    def preprocess_cell(self, cell, resources, index):
+        if cell.cell_type == "markdown" and "nbgrader" not in cell.metadata:
+            cell.metadata |= {"deletable": False, "editable": False}
+        return cell, resources
+
+
 class PutBack(NbGraderPreprocessor):
     """Puts read-only cells that a student deleted (the set-up, checks, tests) back to where they were.
 

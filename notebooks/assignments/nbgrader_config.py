@@ -16,12 +16,12 @@ from nbgrader.preprocessors import (
     LockCells,
     OverwriteCells,
     OverwriteKernelspec,
-    SaveAutoGrades,
     SaveCells,
 )
 
 from classroom import sandbox
-from classroom.plugins import ForTheStudent, PerDay, PutBack, Sandboxed, SetCohort
+from classroom.plugins import ForTheStudent, LockText, PerDay, PutBack, Sandboxed, SetCohort
+from classroom.readings import SaveGrades
 
 c = get_config()  # noqa: F821
 
@@ -43,6 +43,7 @@ c.SetCohort.cohort = os.environ.get("COHORT", "formative")
 c.GenerateAssignment.preprocessors = [
     SetCohort,
     LockCells,
+    LockText,
     ClearSolutions,
     ClearOutput,
     CheckCellMetadata,
@@ -63,7 +64,7 @@ c.Autograde.sanitize_preprocessors = [
 ]
 
 # Each submission runs in a box of its own; the points come from classroom/judge.py, and not from the kernel.
-c.Autograde.autograde_preprocessors = [Sandboxed, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
+c.Autograde.autograde_preprocessors = [Sandboxed, SaveGrades, AssignLatePenalties, CheckCellMetadata]
 c.GenerateFeedback.preprocessors = [ForTheStudent, GetGrades, CSSHTMLHeaderPreprocessor]
 
 os.environ["LORA_EDU_CLASSROOM"] = os.getcwd()
