@@ -1,9 +1,9 @@
 """Points for what was observed of an answer: in the teacher's process, where no student's code ever ran.
 
 A hidden test of a source notebook is the line `points("a1_lora_numpy", "1.1", answer, COHORT)`. A teacher who opens
-that notebook runs it as it stands. For a submission, `for_the_box` replaces the line by one that observes the answer
-and hands the observation over; `scored` compares it here with what is expected. Into the box goes the word that the
-hidden cases are drawn from, and nothing that is expected, of the visible cases either (`silent`).
+that notebook runs it as it stands. For a submission, `for_the_box` replaces the line by the text of `inside`, which
+observes the answer and hands the observation over; `scored` compares it here with what is expected. Into the box goes
+the word that the hidden cases are drawn from, and nothing that is expected, of the visible cases either (`silent`).
 """
 
 import copy
@@ -11,11 +11,12 @@ import json
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import nbformat
 
-from classroom import cleaning
+from classroom import cleaning, folders
 from classroom.expecting import read_hidden, task_expectations
 from classroom.sandbox import SubmissionError
 from classroom.solutions import load_solutions
@@ -28,6 +29,7 @@ ANSWER = r"\w+|\(\w+, \w+\)"  # a function, a class, or two functions
 TEST = re.compile(
     rf'^points\("(?P<name>\w+)", "(?P<number>[\d.]+)", (?P<answer>{ANSWER}), "(?P<cohort>[\w.-]+)"\)$', re.M
 )
+INSIDE = Path(__file__).with_name("inside.py").read_text(encoding="utf-8")
 LOST = "lora_edu_lost"  # where a score keeps what was lost: for the page of feedback, and for the table of grades
 
 
@@ -63,14 +65,16 @@ def for_the_box(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     costs no exercise but its own. The table of `progress()` is left out: it would say that nothing is checked yet."""
     boxed = copy.deepcopy(notebook)
     setup = next((cell.source for cell in boxed.cells if mark(cell, "grade_id") == "setup"), "")
+    pieces = re.findall(r"^from (lora_course\.assignments\.\w+) import", setup, re.M)
     for cell in boxed.cells:
         if is_test(cell):
             call = _call(cell)
             word = (read_hidden(call["name"], call["cohort"]) or {}).get("word")
             if word is None:
                 raise CannotGrade(f"{call['name']} was not released here for the cohort {call['cohort']!r}")
-            arguments = f"{call['name']!r}, {call['number']!r}, {call['answer']}, {call['cohort']!r}, {word!r}"
-            cell.source = f"{setup}\nfrom lora_course.assignments.looking import emit\nemit({arguments})"
+            asked = call.groupdict() | {"word": word, "course": str(folders.CLONE), "pieces": pieces}
+            observing = f"{INSIDE}\nhand_over(here, **{asked!r})"
+            cell.source = f"{setup}\nexec({observing!r}, {{'here': globals()}})"
         elif cell.source.strip() == "progress()":
             cell.source = ""
     return boxed

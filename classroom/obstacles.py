@@ -20,6 +20,7 @@ SUSPICIOUS = (
     *"classroom observing observation gradebook sqlite hidden/ graders solutions/ sys.modules inspect. ctypes".split(),
     *"gc.get _getframe subprocess builtins importlib os._exit os.system socket urllib monkeypatch .ipynb".split(),
     *("/proc", "peft", "bitsandbytes", "import verdict", ".dumps =", "setattr__", ".observe", "observe_", ".emit"),
+    *("__globals__", "f_globals", "f_back", ".assignment"),
     *("lora_course.assignments", "lora_edu.assignments", "lora_course.checking", "lora_edu.memory", "TASKS"),
 )
 LARGEST = 20_000_000  # bytes of a notebook

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_course.assignments.core import VISIBLE, Assignment, Task, load
+from lora_course.assignments.core import VISIBLE, Assignment, Task
 from lora_course.assignments.verdict import UNUSABLE
 from lora_course.checking import stopping
 from lora_course.checking.comparing import plain
@@ -153,15 +153,14 @@ def concluded(assignment: Assignment, number: str, seen: list[dict], word: str) 
 MIME = "application/x-lora-edu-observation"
 
 
-def emit(name: str, number: str, answer: Callable, cohort: str, word: str) -> None:
+def emit(assignment: Assignment, number: str, answer: Callable, word: str) -> None:
     """Hand over what is observed in the cases of this word to the program that runs this notebook, which judges it.
 
     What is expected there never comes near the notebook.
     """
     from IPython.display import display
 
-    got = observe(load(name, cohort), number, answer, word)
-    display({MIME: json.dumps(got)}, raw=True)
+    display({MIME: json.dumps(observe(assignment, number, answer, word))}, raw=True)
 
 
 # Where an error can arise without a line of the answer being at work: in the observers, and in what they call.

@@ -103,6 +103,13 @@ def needed_rank(matrix):
 """,
 }  # fmt: skip
 
+# How an answer would be observed with what a cell may have replaced.
+OF_THE_NOTEBOOK = """
+def hand_over(here, name, cohort, number, answer, word, course, pieces):
+    from lora_course.assignments import load, looking
+    looking.emit(load(name, cohort), number, eval(answer, here), word)
+"""
+
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory):
@@ -170,8 +177,12 @@ def judged(notebook, outputs) -> float | str:
     return total
 
 
+@pytest.mark.parametrize("inside", ["anew", "of the notebook"])
 @pytest.mark.parametrize("cheat", CHEATS)
-def test_no_cheat_earns_a_point(cheat, checks, tmp_path):
+def test_no_cheat_earns_a_point(cheat, inside, checks, tmp_path, monkeypatch):
+    """With observers that are loaded anew; and with those of the notebook, for somebody who keeps us from that."""
+    if inside == "of the notebook":
+        monkeypatch.setattr(judge, "INSIDE", OF_THE_NOTEBOOK)
     notebook = handed_in(CHEATS[cheat])
     points = judged(notebook, observed(notebook, checks, tmp_path))
     assert points == 0 or (isinstance(points, str) and "exercise 1." in points)
@@ -250,6 +261,7 @@ def test_an_observer_without_an_answer_earns_nothing(name, tmp_path, monkeypatch
     monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
     visible = expecting.expectations(name, COHORT)
     expecting.write_hidden(name, COHORT, visible)
+    monkeypatch.setattr(judge, "INSIDE", OF_THE_NOTEBOOK)  # somebody who keeps our observers from being loaded anew
     notebook = handed_in(NULLS, name)
     outputs = observed(notebook, json.dumps(visible), tmp_path)
     assert all(list(found[-1]) == [looking.MIME] for found in outputs[3:]), outputs  # each test handed one over

@@ -1,5 +1,6 @@
 """What an answer can do to a grader, what a student is told, and how an observation becomes points."""
 
+import ast
 import dataclasses
 import json
 import signal
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from classroom import judge, proof
+from classroom import folders, judge, proof
 from classroom.expecting import task_expectations, work
 from classroom.sandbox import SubmissionError
 from classroom.solutions import Solutions
@@ -280,8 +281,12 @@ def test_a_test_in_the_box_sets_up_again_and_names_nothing_of_the_teachers(store
     setup = nbformat.v4.new_code_cell("c = 1")
     setup.metadata["nbgrader"] = {"grade_id": "setup", "locked": True, "grade": False}
     boxed = judge.for_the_box(nbformat.v4.new_notebook(cells=[setup, cell_of_a_test()])).cells[1].source
-    assert boxed.startswith("c = 1\n") and f"emit('a9_test', '9.1', scaled, 'here', {WORD!r})" in boxed
-    assert "classroom" not in boxed and "points" not in boxed
+    assert boxed.startswith("c = 1\n")
+    assert "classroom" not in boxed.replace(str(folders.CLONE), "") and "points" not in boxed
+    inside = ast.parse(boxed).body[1].value.args[0].value
+    asked = {"name": "a9_test", "number": "9.1", "answer": "scaled", "cohort": "here", "word": WORD}
+    asked |= {"course": str(folders.CLONE), "pieces": []}
+    assert inside.endswith(f"\nhand_over(here, **{asked!r})")
 
 
 def test_the_proof_sees_what_is_wrong_with_a_grader():
