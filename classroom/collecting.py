@@ -6,7 +6,6 @@ other    jane/a1_lora_numpy.ipynb                                      (a folder
                                                                        the folder that was handed out)
 """
 
-import codecs
 import contextlib
 import re
 import shutil
@@ -17,11 +16,9 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 from zoneinfo import ZoneInfo
 
-from classroom import folders
+from classroom import folders, mending
 from lora_course.assignments.core import load
 
-LARGEST = 50_000_000  # bytes of one file
-HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
 MOODLE = re.compile(
     r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/(?:.*/)?|_)(?P<file>[^/]+)$"
 )
@@ -71,7 +68,9 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
                 _replace(content, student, theirs, damaged, name)
             _remember(name, entries)
             taken += entries
-            left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
+            left_out += [
+                m for m in content.namelist() if m not in known and not m.endswith("/") and not mending.is_clutter(m)
+            ]
     return taken, left_out
 
 
@@ -88,10 +87,10 @@ def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
 
 
 def _unusable(entry: Entry, content: zipfile.ZipFile) -> str | None:
-    if content.getinfo(entry.member).file_size > LARGEST:
-        return f"larger than {LARGEST / 1e6:.0f} MB"
+    if content.getinfo(entry.member).file_size > mending.LARGEST:
+        return f"larger than {mending.LARGEST / 1e6:.0f} MB"
     try:
-        content.read(entry.member) if entry.file.endswith(".ipynb") else None
+        content.read(entry.member) if entry.file.endswith((".ipynb", ".zip")) else None
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         return f"damaged in the archive: {error}"
     return None
@@ -126,7 +125,7 @@ def remembered(name: str) -> dict[str, dict]:
 
 def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
     path, member = _readable(info), info.filename
-    if _is_clutter(path):
+    if mending.is_clutter(path):
         return None
     moodle, canvas, parts = MOODLE.search(path), CANVAS.search(path), PurePosixPath(path).parts
     if moodle:
@@ -167,20 +166,26 @@ def _safe(file: str) -> str:
     return name.encode()[:200].decode(errors="ignore")
 
 
-def _is_clutter(path: str) -> bool:
-    return path.startswith("__MACOSX/") or PurePosixPath(path).name in (".DS_Store", "Thumbs.db")
+def _notebooks(content: zipfile.ZipFile, entries: list[Entry], name: str) -> dict[str, bytes]:
+    """The notebooks of a student, by their names. What was put right is noted in the entries."""
+    found = [(e, file, data) for e in entries for file, data in mending.notebooks(e.file, content.read(e.member))]
+    kept = {}
+    for entry, file, data in found:
+        written, letters = mending.in_utf8(data)
+        said = [letters, "the name had a browser's number in it" * ("(" in PurePosixPath(entry.member).name)]
+        if len(found) == 1 and entry.file != f"{name}.ipynb" and mending.is_the_assignment(file, written, name):
+            said = [letters, f"it was called {_safe(file)}" * (file != f"{name}.ipynb")]
+            said += [f"it came in {entry.file}" * entry.file.endswith(".zip")]
+            entry.file = f"{name}.ipynb"
+        if entry.file.endswith(".ipynb"):  # what is left in a zip archive is nobody's name for a notebook
+            kept[entry.file] = written
+        entry.note = "; ".join(filter(None, said)) if entry.file == f"{name}.ipynb" else ""
+    return kept
 
 
 def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damaged: dict[str, str], name: str) -> None:
     folder = folder_of(student, name)
-    usable = [entry for entry in entries if entry.file.endswith(".ipynb") and entry.member not in damaged]
-    notebooks = {}
-    for entry in usable:
-        written = content.read(entry.member)
-        notebooks[entry.file] = written.removeprefix(codecs.BOM_UTF8)
-        said = ["a byte-order mark was taken off"] * (notebooks[entry.file] != written)
-        said += ["the name had a browser's number in it"] * ("(" in PurePosixPath(entry.member).name)
-        entry.note = "; ".join(said) if entry.file == f"{name}.ipynb" else ""
+    notebooks = _notebooks(content, [entry for entry in entries if entry.member not in damaged], name)
     if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
         return  # graded already, perhaps: nothing new
     shutil.rmtree(folder, ignore_errors=True)
@@ -189,7 +194,7 @@ def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damag
     for file, text in notebooks.items():  # notebooks only: a numpy.py beside one would be imported instead of NumPy
         (folder / file).write_bytes(text)
     listing = [f"{e.file} ({damaged[e.member]})" if e.member in damaged else e.file for e in entries]
-    (folder / HANDED_IN).write_text("".join(line + "\n" for line in listing), encoding="utf-8")
+    (folder / folders.HANDED_IN).write_text("".join(line + "\n" for line in listing), encoding="utf-8")
     times = [entry.time for entry in entries if entry.time]
     if times:
         (folder / "timestamp.txt").write_text(max(times), encoding="utf-8")

@@ -7,6 +7,7 @@ from typing import Any
 
 from lora_edu.records import staging
 
+HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
 VARIABLE = "LORA_EDU_CLASSROOM"
 CLONE = Path(__file__).resolve().parent.parent
 

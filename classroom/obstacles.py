@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 from classroom import folders, judge
-from classroom.collecting import HANDED_IN
+from classroom.folders import HANDED_IN
 from classroom.sandbox import SubmissionError
 from lora_course.assignments.verdict import BESIDE, SLOW
 
@@ -39,11 +39,13 @@ def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | No
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(notebook)
     except UnicodeDecodeError:
-        return "broken file: its text is not UTF-8, as a notebook's is. Open it in Jupyter, and save it once more"
+        return (
+            "broken file: its text is not UTF-8. `collect` reads UTF-16 and Latin-1 as well, else ask for the original"
+        )
     except Exception as error:
         return f"broken file: not a valid notebook (cut off while uploading?): {type(error).__name__}"
     try:
-        return _cells(notebook, released)
+        return cells_in_the_way(notebook, released)
     except Exception as error:
         return f"its cells carry marks that nbgrader cannot read ({type(error).__name__}): ask for the original file"
 
@@ -55,7 +57,8 @@ def _files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if path.name != "timestamp.txt")
 
 
-def _cells(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> str | None:
+def cells_in_the_way(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> str | None:
+    """Which cells nbgrader would not find, or find twice."""
     there = Counter(_ids(notebook))
     if not there:
         return "no cell carries nbgrader's metadata any more: stripped by another program, ask for the original file"

@@ -1,7 +1,12 @@
 """Collecting submissions out of archives: whose a file is, what replaces what, and what no archive may do."""
 
+import io
+import json
+import zipfile
 from datetime import datetime
 
+import classroom_folder
+import nbformat
 import pytest
 from classroom_folder import IN_TIME, NAME, archive, collect
 
@@ -43,6 +48,99 @@ def test_a_byte_order_mark_and_a_browsers_number_are_taken_and_said(folder):
     note = collecting.remembered(NAME)["Jane-Doe"]["note"]
     assert note == "a byte-order mark was taken off; the name had a browser's number in it"
     assert "T12:00:00+09:00" in (folder / "submitted" / "Jane-Doe" / NAME / "timestamp.txt").read_text()
+
+
+def hand_in(text="Zoë", *marks):
+    """A notebook with such text, and cells of these names."""
+    cells = [nbformat.v4.new_markdown_cell(text)]
+    for name in marks:
+        known = {
+            "grade_id": name,
+            "solution": True,
+            "grade": False,
+            "locked": False,
+            "schema_version": 3,
+            "task": False,
+        }
+        cells.append(nbformat.v4.new_code_cell("1", metadata={"nbgrader": known}))
+    return json.dumps(nbformat.v4.new_notebook(cells=cells), ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [("utf-16", "utf-16"), ("utf-16-le", "utf-16-le"), ("utf-16-be", "utf-16-be"), ("latin-1", "cp1252"),
+     ("cp1252", "cp1252")],
+)  # fmt: skip
+def test_a_notebook_in_other_letters_is_read_and_said(folder, encoding, said):
+    text = hand_in("Zoë – “quoted”" if encoding != "latin-1" else "Zoë")
+    place = f"Jane Doe_101_assignsubmission_file_/{NAME}.ipynb"
+    for _ in range(2):  # the same download again changes nothing
+        collecting.collect(NAME, [archive(folder / "1.zip", {place: text.encode(encoding)})])
+        assert submitted(folder) == {"Jane-Doe": text}
+        assert collecting.remembered(NAME)["Jane-Doe"]["note"] == f"it was written in {said}, not in UTF-8"
+        (folder / "autograded" / "Jane-Doe" / NAME).mkdir(parents=True, exist_ok=True)
+    assert (folder / "autograded" / "Jane-Doe" / NAME).is_dir()
+
+
+@pytest.mark.parametrize("data", [
+    hand_in().encode("utf-16")[:-2],  # cut off
+    hand_in().encode("latin-1")[:-2],
+    '{"cells": "Zoë"}'.encode("latin-1"),  # no notebook
+    hand_in("Zoë").encode().replace("ë".encode(), "ë".encode() + b"\xff"),  # damaged UTF-8: umlauts would become two
+])  # fmt: skip
+def test_of_what_is_no_notebook_in_other_letters_nothing_is_made(folder, data):
+    collecting.collect(NAME, [archive(folder / "1.zip", {f"bob/{NAME}.ipynb": data})])
+    path = folder / "submitted" / "bob" / NAME
+    assert (path / f"{NAME}.ipynb").read_bytes() == data and not collecting.remembered(NAME)["bob"]["note"]
+    said = inspecting.before(path, NAME, None)
+    assert said.startswith("broken file: its text is not UTF-8. `collect` reads UTF-16") and "Jupyter" not in said
+
+
+def zipped(**files):
+    with io.BytesIO() as written:
+        with zipfile.ZipFile(written, "w") as content:
+            for name, text in files.items():
+                content.writestr(name, text)
+        return written.getvalue()
+
+
+RENAMED = {
+    "Jupyter's copy": ({f"{NAME}-Copy1.ipynb": "all"}, f"it was called {NAME}-Copy1.ipynb"),
+    "a copy": ({f"{NAME}-Kopie1.ipynb": "all"}, f"it was called {NAME}-Kopie1.ipynb"),
+    "final": ({f"{NAME}_Lea_final.ipynb": "all", "notes.txt": ""}, f"it was called {NAME}_Lea_final.ipynb"),
+    "zip": ({"lea.zip": {f"{NAME}/{NAME}.ipynb": "all", "x/.ipynb_checkpoints/y.ipynb": ""}}, "it came in lea.zip"),
+    "both": ({"lea.zip": {f"{NAME}-Copy1.ipynb": "all"}}, f"it was called {NAME}-Copy1.ipynb; it came in lea.zip"),
+    "two": ({f"{NAME}-Copy1.ipynb": "all", f"{NAME}-Kopie1.ipynb": "all"}, None),
+    "beside a zip": ({f"{NAME}-Copy1.ipynb": "all", "lea.zip": {f"{NAME}.ipynb": "all"}}, None),
+    "two in a zip": ({"lea.zip": {f"{NAME}.ipynb": "all", f"{NAME}-Copy1.ipynb": "all"}}, None),
+    "not all marks": ({f"{NAME}-Copy1.ipynb": "some"}, None),
+    "another assignment": ({"a2_lora_torch-Copy1.ipynb": "all"}, None),
+    "no archive": ({"lea.zip": "<html>"}, None),
+}
+
+
+@pytest.mark.parametrize(("files", "note"), RENAMED.values(), ids=RENAMED)
+def test_the_only_notebook_with_all_marks_is_the_hand_in_whatever_it_is_called(folder, files, note):
+    (folder / "release" / NAME).mkdir(parents=True)
+    texts = {"all": hand_in("Zoë", "split", "train"), "some": hand_in("Zoë", "split")}
+    released = nbformat.reads(texts["all"], as_version=4)
+    for cell in released.cells[1:]:  # an answer counts as needed where a test belongs to it
+        mark = {**cell.metadata["nbgrader"], "grade_id": f"test_{classroom_folder.grade_id(cell)}", "solution": False}
+        released.cells.append(nbformat.v4.new_code_cell("1", metadata={"nbgrader": mark}))
+    nbformat.write(released, folder / "release" / NAME / f"{NAME}.ipynb")
+    made = {}
+    for file, content in files.items():
+        inside = {n: texts.get(kind, kind) for n, kind in content.items()} if isinstance(content, dict) else None
+        made[f"Lea Roe_7_assignsubmission_file_/{file}"] = zipped(**inside) if inside else texts.get(content, content)
+    collecting.collect(NAME, [archive(folder / "1.zip", made)])
+    path, known = folder / "submitted" / "Lea-Roe" / NAME, collecting.remembered(NAME)["Lea-Roe"]
+    if note:
+        assert submitted(folder) == {"Lea-Roe": texts["all"]} and known["note"] == note
+        assert (path / f"{NAME}.ipynb").exists() and known["member"] in made
+    else:
+        reason = inspecting.before(path, NAME, released)
+        assert reason.startswith(f"there is no {NAME}.ipynb; handed in: ") and not known["note"]
+        assert all(file in reason for file in files)
 
 
 @pytest.mark.parametrize("encoding", ["cp437", "utf-8"])
