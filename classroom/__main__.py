@@ -14,7 +14,7 @@ UNBOXED = "where no box holds, run submissions with all that you can read and ch
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m classroom", description="The teacher's commands.")
-    parser.set_defaults(force=False, export=None, of=None, extension=None)  # as `grade` calls them
+    parser.set_defaults(force=False, code_only=False, export=None, of=None, extension=None)  # as `grade` calls them
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, about: str, one: bool = True) -> Callable:
@@ -42,7 +42,8 @@ def main() -> None:
     add = command("autograde", "grade, and report what could not be graded; what is graded already is passed over")
     add("--force", action="store_true", help="also what is graded already")
     how_to_run(add)
-    command("feedback", "a page for each student, and one archive to hand back")
+    add = command("feedback", "a page for each student, and one archive to hand back")
+    add("--code-only", action="store_true", help="also where the written answer has no grade yet")
     add = command("grades", "the grades as CSV, and for Moodle or Canvas")
     add("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
     add("--of", type=float, metavar="POINTS", help="scale to the maximum that the platform's column has")
@@ -54,6 +55,11 @@ def main() -> None:
         sys.exit(COMMANDS[arguments.command](arguments))
     except (FileNotFoundError, ModuleNotFoundError, RuntimeError, ValueError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        grading = arguments.command in ("grade", "autograde")
+        said = "stopped: what is graded stays, and the same command goes on from there" if grading else "stopped"
+        print(f"\n{said}", file=sys.stderr)
+        sys.exit(130)  # as a shell says it of a program that was interrupted
 
 
 def release(arguments: argparse.Namespace) -> int:
@@ -99,18 +105,21 @@ def autograde(arguments: argparse.Namespace) -> int:
     problems = run(arguments.name, arguments.force, arguments.unboxed, arguments.jobs, arguments.student)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
-    print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")
+    some = f"{len(problems)} submission{'' if len(problems) == 1 else 's'} could not be graded"
+    print(some if problems else "all could be graded")
     return 1 if problems else 0
 
 
 def feedback(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_feedback
 
-    path, waiting = write_feedback(arguments.name)
+    path, waiting = write_feedback(arguments.name, arguments.code_only)
     print(f"hand back {path}")
-    if waiting:
-        print(f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run")
-        print("`grades` and `feedback` again")
+    if waiting and arguments.code_only:
+        print(f"{len(waiting)} wait for you, and their pages say that the written answer has not been read yet")
+    elif waiting:
+        print(f"no page yet for {len(waiting)} who wait for you: read their written answers in Formgrader, then run")
+        print("`grades` and `feedback` again; `feedback --code-only` makes pages with the points of the code now")
     return 0
 
 
@@ -121,7 +130,7 @@ def grades(arguments: argparse.Namespace) -> int:
     for student, until in arguments.extension or []:
         extend(arguments.name, student, until)
     for path in write_grades(arguments.name, arguments.export, arguments.of):
-        print(f"the grades: {path}")
+        print(f"written: {path}")
     return 0
 
 

@@ -7,10 +7,12 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
+import psutil
 
 from classroom import folders, nbgrading, sandbox
 from classroom import obstacles as inspecting
@@ -80,17 +82,28 @@ def _run(name: str, students: list[str], force: bool, jobs: int, box: str, progr
             done = nbgrading.program(__name__, name, str(force), *share, **{sandbox.VARIABLE: box})
             folders.keep(folders.required() / "reports" / f"{name}-autograde{job or ''}.log", done.stdout)
 
-    with ThreadPoolExecutor(jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool, _ending_what_runs():
         working = [pool.submit(one, job) for job in range(jobs)]
         while wait(working, timeout=2).not_done:
             files = [path for s in begun for path in (graded(s, name), inspecting.notes(name) / f"{s}.txt")]
             done = sum(path.exists() and path.stat().st_mtime > start for path in files)
             if progress and done > said:
-                left = (time.time() - start) / done * (len(begun) - done) / 60
-                print(f"{done} of {len(begun)} done, about {math.ceil(left)} min left", flush=True)
+                left = math.ceil((time.time() - start) / done * (len(begun) - done) / 60)
+                print(f"{done} of {len(begun)} done{f', about {left} min left' * (left > 0)}", flush=True)
                 said = done
         for each in working:
             each.result()
+
+
+@contextlib.contextmanager
+def _ending_what_runs() -> Iterator[None]:
+    """When somebody presses Ctrl-C, the processes that grade are ended, each with its box and what is half written."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for process in psutil.Process().children():
+            process.terminate()
+        raise
 
 
 def main() -> None:
@@ -102,6 +115,7 @@ def main() -> None:
         raise KeyboardInterrupt  # ends the box, and what nbgrader had half written
 
     signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C reaches this process too: the teacher's one decides
     with contextlib.suppress(AttributeError, OSError):  # on Linux: when the teacher's process ends, this one does
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     for student in students:

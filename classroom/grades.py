@@ -9,12 +9,12 @@ from typing import Any
 
 import nbformat
 
-from classroom import autograding, cleaning, collecting, folders, nbgrading, platforms, readings, sandbox
+from classroom import autograding, cleaning, collecting, folders, mistakes, nbgrading, platforms, readings, sandbox
 from classroom import obstacles as inspecting
 from lora_course.assignments.core import load
 from lora_edu.records import staging
 
-NOTHING = "nothing handed in"
+NOTHING, NOT_GRADED = "nothing handed in", "not graded"
 WEIGHT, ORAL = 17.0, 8.0  # of the 25 of an assignment: what full marks count, and the conversation
 
 
@@ -22,7 +22,7 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
     """Write grades/<name>.csv: a line for each student that is known, whether graded or not.
 
     export: what Moodle or Canvas exported; grades/<name>-import.csv is that with the scores in it, scaled to `of`.
-    Returns what was written.
+    Beside it grades/<name>-mistakes.csv. Returns what was written.
 
     score is empty where a written answer waits for a grade (needs_manual_grade), where nothing was handed in, and where
     the submission could not be graded; status and reason say which. Points for being late are taken off in `score`.
@@ -53,20 +53,23 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
-    if not export:
-        return [path]
-    scores = {row["lms_number"]: row.get("score", "") for row in rows}
-    return [path, platforms.fill(export, scores, name, path.with_name(f"{name}-import.csv"), maximum, of)]
+    ready = [row["student"] for row in rows if row["student"] in graded and row["status"] != NOT_GRADED]
+    written = [path]
+    if export:
+        scores = {row["lms_number"]: row.get("score", "") for row in rows}
+        written += [platforms.fill(export, scores, name, path.with_name(f"{name}-import.csv"), maximum, of)]
+    return [*written, mistakes.write_mistakes(name, ready)]
 
 
 def oral_points(name: str, students: list[str]) -> dict[str, float]:
-    """student -> points of the conversation, out of oral/<name>.csv (columns student and points), if it is there.
+    """student -> points of the conversation, out of oral/<name>.csv (columns student and points).
 
-    Raises ValueError for a student that is not in the table, or points that are not 0 to 8.
+    Where there is no such file, it is written, with all names and no points. Raises ValueError for a student that is
+    not in the table, or points that are not 0 to 8.
     """
     path = folders.required() / "oral" / f"{name}.csv"
     if not path.exists():
-        return {}
+        folders.keep(path, "\n".join(["student,points", *(f"{student}," for student in students), ""]))
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     found = {}
@@ -91,15 +94,15 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
         row["late_hours"] = "marked late"
     row["look_at"] = " ".join(inspecting.suspicious(collecting.folder_of(student, name) / f"{name}.ipynb"))
     if student in problems:
-        return row | {"status": "not graded", "reason": problems[student]}
+        return row | {"status": NOT_GRADED, "reason": problems[student]}
     if submission is None:
         there = collecting.folder_of(student, name).is_dir()
-        return row | {"status": "not graded", "reason": "run autograde"} if there else row | {"status": NOTHING}
+        return row | {"status": NOT_GRADED, "reason": "run autograde"} if there else row | {"status": NOTHING}
     grades = _grades(submission)
     graded = autograding.graded(student, name)
     row["look_at"] = " ".join([*inspecting.suspicious(graded), *inspecting.remarks(graded)])
     if wrong := disagreements(graded, grades):
-        return row | {"status": "not graded", "reason": f"{wrong}: run autograde --force, and look who wrote there"}
+        return row | {"status": NOT_GRADED, "reason": f"{wrong}: run autograde --force, and look who wrote there"}
     row |= {_column(cell): "" if grades[cell].needs_manual_grade else f"{grades[cell].score:g}" for cell in cells}
     row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
     if submission.total_seconds_late:
@@ -132,11 +135,11 @@ def disagreements(path: Path, grades: dict[str, Any]) -> str:
     return "; ".join([*found, *(f"{_column(cell)} is not in the gradebook" for cell in missing)])
 
 
-def write_feedback(name: str) -> tuple[Path, list[str]]:
+def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]:
     """An HTML page for each graded submission in feedback/, and all of them as one archive, as Moodle takes it back.
 
     Returns the archive, and the students whose written answer has no grade yet. They get no page, which would count it
-    as 0.
+    as 0; with code_only they get one that says so on top.
     """
     load(name)
     nbgrading.run("classroom.nbgrading", name)  # points off for being late, from the score as it is now
@@ -144,6 +147,7 @@ def write_feedback(name: str) -> tuple[Path, list[str]]:
     with nbgrading.gradebook() as book:
         submissions = book.assignment_submissions(name)
         waiting = sorted(s.student.id for s in submissions if s.needs_manual_grade)
+        code = {s.student.id: _code_points(s) for s in submissions if code_only}
         wrong = {s.student.id for s in submissions if disagreements(autograding.graded(s.student.id, name), _grades(s))}
     root, collected, problems = folders.required(), collecting.remembered(name), inspecting.noted(name)
     waiting = [s for s in waiting if s not in problems and autograding.graded(s, name).exists()]
@@ -151,13 +155,30 @@ def write_feedback(name: str) -> tuple[Path, list[str]]:
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
             student = page.parent.parent.name
-            if student in problems or student in wrong or student in waiting:
+            if student in problems or student in wrong or (student in waiting and not code.get(student)):
                 shutil.rmtree(page.parent)  # of an earlier submission, or not complete
                 continue
-            note = _unboxed(autograding.graded(student, name))
-            page.write_text(cleaning.page(page.read_text(encoding="utf-8"), note), encoding="utf-8")
+            text, note = page.read_text(encoding="utf-8"), _unboxed(autograding.graded(student, name))
+            if student in waiting:
+                text = _without_the_written(text, code[student])
+            page.write_text(cleaning.page(text, note), encoding="utf-8")
             archive.write(page, _member(student, name, collected))
     return path, waiting
+
+
+def _code_points(submission: Any) -> str:
+    """The points of the code, such as "22 / 24"; "" where some of them wait for the teacher."""
+    grades = [grade for cell, grade in _grades(submission).items() if cell.startswith("test_")]
+    if any(grade.needs_manual_grade for grade in grades):
+        return ""
+    return f"{sum(grade.score for grade in grades):g} / {sum(grade.max_score for grade in grades):g}"
+
+
+def _without_the_written(page: str, code: str) -> str:
+    """nbgrader's page of a student whose written answer nobody has read: no points for it, and the code's on top."""
+    score = r"\(Score: [\d.]+ / [\d.]+\)"
+    page = re.sub(rf"{score}(?=</h4>)", f"(code: {code}, written answer: not read yet)", page)
+    return re.sub(rf"(Written response</a>) {score}", r"\1 (not read yet)", page)
 
 
 def _member(student: str, name: str, collected: dict) -> str:

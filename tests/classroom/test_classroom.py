@@ -6,7 +6,6 @@ import re
 import shutil
 from datetime import datetime
 from types import SimpleNamespace
-from unittest.mock import Mock
 
 import classroom_folder
 import nbformat
@@ -132,6 +131,7 @@ def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
 TRICKS = {
     "%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)": [],
     "def (": [],
+    "getattr(check.layer.assignment.tasks['2.1'], 'obs' + 'erve').__globals__": ["__globals__", ".assignment"],
     "import sys; sys.modules['classroom.judge'] = None": ["classroom", "sys.modules"],
 }
 
@@ -302,15 +302,6 @@ def test_leaks_are_seen(tmp_path):
     nbformat.write(notebook, folder / f"{NAME}.ipynb")
     (folder / "solution.py").touch()
     assert releasing.leaks(folder) == ["the file solution.py", "'BEGIN SOLUTION' in a cell", "the output of a cell"]
-
-
-def test_grading_ends_with_a_table_whatever_fails(monkeypatch, capsys):
-    for step in ("collect", "grades"):
-        monkeypatch.setattr(commands, step, Mock(return_value=0))
-    for step in ("autograde", "feedback"):
-        monkeypatch.setattr(commands, step, Mock(side_effect=RuntimeError("nbgrader stopped"), __name__=step))
-    assert commands.grade(SimpleNamespace(unboxed=True)) == 1 and commands.collect.called and commands.grades.called
-    assert capsys.readouterr().err.count("nbgrader stopped") == 2
 
 
 @pytest.mark.parametrize(

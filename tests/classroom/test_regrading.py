@@ -1,9 +1,18 @@
 """What a teacher gave by hand, when submissions are graded again; and written answers outside the marked cell."""
 
+import contextlib
+import csv
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 
 import classroom_folder
 import nbformat
+import psutil
 import pytest
 from classroom_folder import NAME, collect
 
@@ -16,6 +25,7 @@ ONE_RATE = """def train(x, target, W, A, B, alpha, lr, steps):
         A, B = A - lr * x.T @ g @ B, B - lr * g.T @ x @ A
     return A, B"""
 OWN = "My reasoning: B starts at zero, so the gradient of A is 0 in the first step."
+CODE = {"ann": 24, "bea": 21, "eve": 24}  # what the grader gives for it
 GIVEN = {("ann", "predictions"): 4.5, ("bea", "predictions"): 3, ("bea", "test_train"): 8, ("eve", "predictions"): 2}
 
 
@@ -46,8 +56,8 @@ def graded(**how):
     return classroom_folder.table(grades.write_grades(NAME))
 
 
-def pages():
-    path, _ = grades.write_feedback(NAME)
+def pages(**how):
+    path, _ = grades.write_feedback(NAME, **how)
     with zipfile.ZipFile(path) as content:
         return {name.partition("/")[0]: content.read(name).decode() for name in content.namelist()}
 
@@ -76,6 +86,12 @@ def test_what_was_read_stays_read_until_the_answer_changes(root, tmp_path):
     assert "predictions is as it was handed out, and there is text of their own elsewhere" in first["eve"]["reason"]
     assert first["ann"]["reason"] == "" and OWN in autograding.graded("eve", NAME).read_text(encoding="utf-8")
 
+    code = {student: re.search(r"\((code: .*?)\)</h4>", page)[1] for student, page in pages(code_only=True).items()}
+    said = {student: f"code: {points} / 24, written answer: not read yet" for student, points in CODE.items()}
+    assert code == said
+    with open(root / "grades" / f"{NAME}-mistakes.csv", newline="", encoding="utf-8") as file:
+        assert [(row["exercise"], row["students"]) for row in csv.DictReader(file)] == [("1.4", "1")]
+
     read_by_the_teacher()
     read = classroom_folder.table(grades.write_grades(NAME))
     assert {student: row["score"] for student, row in read.items()} == dict(ann="28.5", bea="26", eve="26")
@@ -99,9 +115,38 @@ def test_what_was_read_stays_read_until_the_answer_changes(root, tmp_path):
             assert (row["score"], row["needs_manual_grade"], row[cell]) == ("", "yes", ""), student
             assert f"{cell}: another answer than the one that you gave points for" in row["reason"]
         assert after["bea"]["status"] == "waits for points given by hand" and after["bea"]["predictions"] == "3"
-    assert pages().keys() == set()
+    assert pages().keys() == set() and pages(code_only=True).keys() == {"ann", "eve"}  # bea's points for code wait
     with nbgrading.gradebook() as book:
         assert book.find_grade("predictions", NAME, NAME, "ann").manual_score == 4.5  # still filled in
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_what_runs_and_says_so_in_a_sentence(root, tmp_path):
+    endless = nbformat.reads(made(root), as_version=4)
+    endless.cells.insert(2, nbformat.v4.new_code_cell("while True: pass"))
+    handed_in(root, tmp_path, zoe=nbformat.writes(endless))
+    command = [sys.executable, "-m", "classroom", "autograde", NAME, "--unboxed", "--student", "zoe"]
+    here = {**os.environ, "PYTHONPATH": str(folders.CLONE)}
+    with subprocess.Popen(
+        command, cwd=root, env=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        teacher, end = psutil.Process(run.pid), time.monotonic() + 120
+        while not (kernels := running(teacher, "ipykernel")) and time.monotonic() < end:
+            time.sleep(0.5)
+        assert kernels
+        started = teacher.children(recursive=True)
+        run.send_signal(signal.SIGINT)
+        said = run.communicate(timeout=60)
+    assert run.returncode == 130 and "about 0 min" not in said[0]
+    assert said[1].strip() == "stopped: what is graded stays, and the same command goes on from there"
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive and not autograding.graded("zoe", NAME).exists()
+
+
+def running(process, word):
+    """What a process has started, and what that has started, with this word in its command."""
+    with contextlib.suppress(psutil.Error):
+        return [each for each in process.children(recursive=True) if word in " ".join(each.cmdline())]
 
 
 def practice():
