@@ -114,7 +114,8 @@ TASKS = [
     Task(
         "2.4", "adapter_file", "all of a file, or nothing", 15,
         {"loads": 1, "refuses": 2}, file_cases, adapter_file,
-        names="rank alpha layers seed", edition=3, computed=("refuses",), base=lambda *case: {"refuses": [0.0] * 12},
+        names="rank alpha layers seed", edition=3, computed=("loads", "refuses"),
+        base=lambda *case: {"refuses": [0.0] * 12},
     ),
     Task(
         "2.5", "diagnosis", "a run that trains, and is wrong", 45,

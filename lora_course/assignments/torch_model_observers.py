@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +56,18 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
 
     def chosen() -> str:
         model, returned, *_ = injected()
-        found, returned = probes(model), [] if returned is None else list(returned)
+        found = probes(model)
+        listed = list(returned) if isinstance(returned, Iterable) else [] if returned is None else [returned]
         if not found:
             return "no layer has an adapter: nothing was replaced in the model that was given"
         settings = sorted({f"rank {probe.rank}, alpha {probe.alpha:g}" for probe in found.values()})
         words = ", ".join(found) + " with " + " and ".join(settings)
-        if returned == list(found):
+        if listed == list(found):
             return words
-        paths = all(isinstance(path, str) for path in returned)
-        return f"{words}; returned was {', '.join(returned) or 'nothing' if paths else 'something else than paths'}"
+        if sorted(map(str, listed)) == sorted(found):
+            return f"{words}; returned were the same paths in another order than that of named_modules"
+        paths = all(isinstance(path, str) for path in listed)
+        return f"{words}; returned was {', '.join(listed) or 'nothing' if paths else 'something else than paths'}"
 
     def intact() -> list:
         model, _, output, modules = injected()

@@ -3,6 +3,7 @@
 The student's check uses it, and so does the grader.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -75,19 +76,34 @@ def numbers_of(value: Any) -> Any:
 def _goes_along(value: Any, right: Any, base: Any) -> bool:
     """Whether value - base and right - base have a correlation of 0.9.
 
-    For words, whether the end behind " with " is the right one, and before it are half of the right names.
+    Words go their own way, see `_names_go_along`.
     """
     if isinstance(value, str) != isinstance(right, str) or value == base:
         return False
     if isinstance(value, str):
-        (one, *ends), (other, *theirs), (every, *_) = (words.split(" with ") for words in (value, right, base))
-        there = set(one.split(", ")) & set(other.split(", "))
-        return ends == theirs and one != every and 2 * len(there) > len(other.split(", "))
+        return _names_go_along(value, right, base)
     if not (is_numbers(value) and value["shape"] == right["shape"] == base["shape"] and len(value["values"]) > 3):
         return False
     added, wanted = (np.array(each["values"]) - base["values"] for each in (value, right))
     usable = np.isfinite(added).all() and np.ptp(added) > 0
     return bool(usable and abs(np.corrcoef(added, wanted)[0, 1]) > 0.9)
+
+
+def _names_go_along(value: str, right: str, base: str) -> bool:
+    """Whether more than half of the right names are there, not merely all that the base has, with the right settings.
+
+    Such words are "a, b with rank 2, alpha 9.5; returned was b". What stands behind ";" is no matter here.
+    """
+    names, settings = _names_and_settings(value)
+    right_names, right_settings = _names_and_settings(right)
+    every, _ = _names_and_settings(base)
+    return names != every and 2 * len(names & right_names) > len(right_names) and right_settings <= settings
+
+
+def _names_and_settings(words: str) -> tuple[set[str], set[str]]:
+    """ "a, b with rank 2, alpha 9.5; returned was b" -> {"a", "b"}, {"2", "9.5"}"""
+    names, _, settings = words.partition(";")[0].partition(" with ")
+    return set(names.split(", ")), set(re.findall(r"\d+(?:\.\d+)?", settings))
 
 
 def is_untouched(got: list[dict]) -> bool:
