@@ -95,8 +95,15 @@ ENCODE = Solutions(
 # --- 3.3: better constants for the same codes ------------------------------------------------------------------------
 
 BLOCKS, ERROR, LEVELS = "notebook 05, section 4", "notebook 05, section 1", "notebook 06, section 3"
+TEXT = "exercise 3.3"
 BEST = "(w * q).sum() / (q * q).sum().clamp(min=1e-30)"
 OFF = "(flat - rounded).norm() / flat.norm()"
+
+
+def where_q(formula: str) -> str:
+    """A formula for the constant of a block, and 0 where all its levels are 0."""
+    return f"({formula} if q.any() else q.sum())"
+
 
 REFIT = Solutions(
     reference=Answer("a3_nf4", "refit"),
@@ -107,9 +114,32 @@ REFIT = Solutions(
         "np.linalg.lstsq(q.double().numpy()[:, None], w.double().numpy(), rcond=None)[0][0])",
     },
     wrong=[
-        ("the absmax", f"{BEST} -> w.abs().max()", 0,
+        ("the absmax", f"{BEST} -> w.abs().max()", 4,
          "these constants are the absmax of each block. The question is which constant makes the squared error of the "
          "block smallest, for the codes that are given.", BLOCKS),
+        ("the absmax with its sign", f"{BEST} -> w[w.abs().argmax()]", 4,
+         "these constants are the value with the largest magnitude in each block. They make that value exact; the "
+         "question is which constant makes the squared error of the whole block smallest.", BLOCKS),
+        ("the sums", f"{BEST} -> {where_q('w.sum() / q.sum()')}", 4,
+         "this divides the sum of the weights by the sum of the levels. With that constant the errors of a block add "
+         "up to 0; their squares do not have the smallest sum.", TEXT),
+        ("divided by the levels", f"{BEST} -> {where_q('(w * q).sum() / q.sum()')}", 4,
+         "the denominator is the sum of the levels. Look at the derivative of E once more: what is s multiplied by in "
+         "it?", TEXT),
+        ("divided by the squares of the weights", f"{BEST} -> {where_q('(w * q).sum() / (w * w).sum()')}", 4,
+         "the denominator has the squares of the weights. That is the best factor the other way round, from the "
+         "weights to the levels.", TEXT),
+        ("divided by the number of values", f"{BEST} -> (w * q).mean()", 4,
+         "the denominator is the number of values in the block. Look at the derivative of E once more: what is s "
+         "multiplied by in it?", TEXT),
+        ("the mean of the ratios", f"{BEST} -> {where_q('(w / q)[q != 0].mean()')}", 4,
+         "these constants are the mean of w / q. There a value at a level near 0 decides the most, though s hardly "
+         "moves it.", TEXT),
+        ("the ratio of the norms", f"{BEST} -> {where_q('w.norm() / q.norm()')}", 4,
+         "this is the norm of the weights divided by the norm of the levels. Each block comes back as large as it was, "
+         "and the squared error is smallest for another constant.", TEXT),
+        ("the results exchanged", f"return constants, ({OFF}).item() -> return ({OFF}).item(), constants", 0,
+         "the two results are exchanged: the constants come first, then the relative error.", TEXT),
         ("the codes taken for levels", "codebook[codes.long()] -> codes.float()", 0,
          "the codes themselves are fitted to the weights. A code is an index: look its level up in the codebook.",
          LEVELS),

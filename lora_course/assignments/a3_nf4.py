@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from lora_course.assignments.core import Task
-from lora_course.assignments.looking import Observed, in_order, observed
-from lora_course.assignments.verdict import ELSEWHERE
-from lora_course.checking.comparing import is_numbers
+from lora_course.assignments.looking import Complaint, Observed, array, in_order, observed
+from lora_course.assignments.verdict import ELSEWHERE, FOLLOWS
+from lora_course.checking.comparing import equal, is_numbers, plain
+from lora_edu.measures import relative_error
 
 TITLE = "Blocks and a relative of NF4"
 
@@ -153,10 +154,36 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
 
 def _observe_refit(answer, c, values, *case) -> dict:
     seen = observed(answer, values, *case)
-    constants, error = in_order(seen.value, "constants", "relative error")
+    constants, error = _constants_and_error(seen.value)
     parts = dict.fromkeys(("constants", "zeros", "relative error"), ELSEWHERE) | {"safe": seen.manners}
     empty = values.shape == (5, 35)
     return parts | ({"zeros": constants} if empty else {"constants": constants, "relative error": error})
+
+
+def _constants_and_error(value) -> list:
+    """Both results. Where only constants came back, the second one is a function that says so."""
+    items = list(value) if hasattr(value, "__len__") and not isinstance(value, dict | str) else []
+    if not items or any(np.ndim(array(item)) for item in items):
+        return in_order(value, "constants", "relative error")
+
+    def missing():
+        raise Complaint("only the constants came back. The relative error is asked for as a second result")
+
+    return [value, missing]
+
+
+def _follows(c, case, seen: dict) -> dict:
+    """Whether the relative error is that of the answer's own constants, right or wrong: it counts then."""
+    values, codes, codebook, block_size = case
+    error, constants = seen["relative error"], seen["constants"]
+    blocks = math.ceil(len(codes) / block_size)
+    if not (is_numbers(error) and is_numbers(constants) and len(constants["values"]) == blocks):
+        return {}
+    each = _each(torch.tensor(constants["values"]), block_size, len(codes))
+    own = relative_error(values.flatten().double(), codebook[codes.long()].double() * each)
+    computed = math.isfinite(own) and abs(own - 1) > 1e-3  # constants of 0 leave an error of 1: everybody knows that
+    fits = computed and equal(plain(error["values"]), plain([own]))
+    return {FOLLOWS: "relative error"} if fits else {}
 
 
 TASKS = [
@@ -173,6 +200,6 @@ TASKS = [
     Task(
         "3.3", "refit", "better constants for the same codes", 35,
         {"constants": 4, "zeros": 1, "relative error": 3, "safe": 1},
-        to_refit, _observe_refit, names="values codes codebook block_size", edition=3,
+        to_refit, _observe_refit, names="values codes codebook block_size", edition=4, concluded=_follows,
     ),
 ]  # fmt: skip

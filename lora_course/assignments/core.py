@@ -49,6 +49,7 @@ class Task:
     tolerance: relative to the largest expected number. Numbers that are compared exactly: 0.
     seconds: of the processor that all cases together may take; then what could not be observed is lost.
     concluded: (constants, case, what was observed) -> {part: value}, what the grader works out itself from other parts.
+        With "follows": a part's name, that part counts: it is what the answer's own other parts lead to.
     names: of what a case consists of, for messages: "x W alpha"; what is called `_` is not told.
     edition: one more whenever other cases are drawn or something else is observed. What was stored for another edition
         is not compared with an answer.

@@ -13,6 +13,7 @@ from lora_course.checking.comparing import difference, equal, is_numbers, recogn
 from lora_course.checking.symptoms import symptom
 
 ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
+FOLLOWS = "follows"  # beside the parts: the one that is right for the answer's own other parts, though they be wrong
 BESIDE = "this is as it should be, and counts only beside a result that had to be computed."
 SLOW = "your answer was stopped: it "
 UNUSABLE = " of the check"  # behind the name of an error: the answer came back, and could not be looked at
@@ -36,8 +37,9 @@ def earned(got: list[dict], expected: list[dict], task: Any, work: list[dict] | 
 
 
 def readable(observed: list[dict], expected: list[dict]) -> list[dict]:
-    """What was observed, to compare and to tell: of a complaint its text, without the numbers that came with it; and
-    one number in an array or a list is a number, where one is asked for."""
+    """What was observed, to compare and to tell: of a complaint its text, without the numbers that came with it; what
+    follows from the answer's own other parts is as expected, though one of them be wrong; and one number in an array or
+    a list is a number, where one is asked for."""
 
     def fitted(value: Any, there: Any) -> Any:
         if isinstance(value, dict) and "said" in value:
@@ -45,8 +47,11 @@ def readable(observed: list[dict], expected: list[dict]) -> list[dict]:
         alone = is_numbers(value) and is_numbers(there) and there["shape"] == [] and len(value["values"]) == 1
         return value | {"shape": []} if alone else value
 
+    def counted(part: str, seen: dict, there: dict) -> Any:
+        return there[part] if seen.get(FOLLOWS) == part else fitted(seen[part], there[part])
+
     pairs = zip(observed, expected, strict=False)
-    return [{part: fitted(seen[part], there[part]) for part in there} for seen, there in pairs]
+    return [{part: counted(part, seen, there) for part in there} for seen, there in pairs]
 
 
 def at_work(got: list[dict], work: list[dict], tolerance: float) -> bool:

@@ -87,3 +87,43 @@ def test_rank_and_alpha_exchanged_cost_no_more_than_the_layers():
 
 def test_the_right_layers_count_alone():
     assert kept("2.2", "if not chosen: -> if False: & .train(model.training) -> .train()") == {"chosen", "inside"}
+
+
+# --- 3.3: another constant, and an error that is right for it ---------------------------------------------------------
+
+BEST = "(w * q).sum() / (q * q).sum().clamp(min=1e-30)"
+CONSTANTS = {
+    "the signed absmax": "w[w.abs().argmax()]",
+    "the absmax": "w.abs().max()",
+    "sum of w / sum of q": "torch.where(q.sum() == 0, 0, w.sum() / q.sum())",
+    "sum of w q / sum of q": "torch.where(q.sum() == 0, 0, (w * q).sum() / q.sum())",
+    "divided by the squares of w": "w @ q / w.norm() ** 2",
+    "divided by how many there are": "(w * q).mean()",
+    "the mean of w / q": "(w / q)[q != 0].mean().nan_to_num()",
+    "the ratio of the norms": "w.norm() / q.norm().clamp(min=1e-30) * q.any()",
+}
+
+
+@pytest.mark.parametrize("formula", CONSTANTS.values(), ids=CONSTANTS)
+def test_the_error_of_wrong_constants_counts_where_it_is_computed_right(formula):
+    assert kept("3.3", f"{BEST} -> {formula}") == {"relative error", "safe"}
+    text = said("3.3", f"{BEST} -> {formula}")
+    assert "should be" not in text and "relative error" not in text, text
+
+
+def test_a_wrong_constant_that_nobody_knows_keeps_the_error_as_well():
+    assert kept("3.3", f"{BEST} -> 0.7 * {BEST} + 0.1") == {"relative error", "safe"}
+
+
+def test_an_error_that_does_not_fit_its_own_constants_counts_for_nothing():
+    wrong = f"{BEST} -> w.abs().max() & "
+    assert kept("3.3", wrong + "(flat - rounded).norm() / flat.norm() -> (flat - rounded).norm()") == set()
+    assert kept("3.3", wrong + "return constants, -> return 0 * constants, 1.0 or") == set()
+    assert kept("3.3", f"return constants, -> return 0 * constants, {'1.0 + 0 *'}") == set()
+
+
+@pytest.mark.parametrize("end", ["return constants; ", "return constants.tolist(); ", "return constants.numpy(); "])
+def test_constants_alone_keep_their_points_and_are_told_what_is_missing(end):
+    assert kept("3.3", f"return constants, -> {end}0,") == {"constants", "zeros", "safe"}
+    text = said("3.3", f"return constants, -> {end}0,")
+    assert "relative error: only the constants came back" in text and "constants:" not in text, text
