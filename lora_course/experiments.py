@@ -25,6 +25,7 @@ from lora_course.nb00.lab import DIAL_ARMS, adapter_at
 from lora_course.nb01 import lab as nb01
 from lora_course.nb02.lab import RATE_ARMS, losses_at_rates
 from lora_course.nb04.lab import BASE_ARMS, VOICE_ARMS, dial, onto_which_base
+from lora_course.nb05.lab import SIGN_ARMS, rounded_with_signs
 from lora_course.nb06.lab import COMPENSATION_ARMS, FORMAT_ARMS, compensated_loss, format_loss
 from lora_course.nb06.lab_table import SMOLLM2_ARMS, on_smollm2
 from lora_course.nb07.lab import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
@@ -107,6 +108,7 @@ EXPERIMENTS = {
     "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 3),
     "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 6),
     "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
+    "signs": Experiment(rounded_with_signs, SIGN_ARMS, "05: six lots of signs for the same rounding errors", 1),
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the base in fourteen formats, six draws each", 10),
     "formats-smollm2": Experiment(on_smollm2, SMOLLM2_ARMS, "06: SmolLM2 in seven formats, two draws each", 6),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation, six draws", 4),

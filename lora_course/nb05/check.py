@@ -12,26 +12,45 @@ __all__ = ["beside", "code_error", "round_between", "smallest_block"]
 
 
 def _costs_more(size, bits, budget, scale_bits):
-    return bits + scale_bits / size > budget
+    return size == 0 or bits + scale_bits / size > budget
+
+
+def _where_a_loop_ends(solution, bits, budget, scale_bits):
+    """The answer. Where no block fits, a search without an end is not begun.
+
+    At a budget of only the code's bits it does end, at a huge block, because floats are rounded: that is its answer.
+    """
+    if budget < bits:
+        at_the_border = solution(bits, bits, scale_bits)
+        if isinstance(at_the_border, int | float) and at_the_border != 0:
+            return at_the_border
+    return solution(bits, budget, scale_bits)
 
 
 @exercise(
     "5.1",
-    # the last two have room for a whole constant a weight, and for more than that
-    [(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32), (4, 4.001, 32), (4, 36, 32), (4, 70, 32)],
+    [
+        *[(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32), (4, 4.001, 32)],
+        *[(4, 36, 32), (4, 70, 32)],  # room for a whole constant a weight, and for more than that
+        *[(4, 4, 32), (5, 4.5, 16)],  # no room at all
+    ],
     taught={
         "return size -> return size // 2": "Your answer is half the block that is needed: it takes more than the "
-        "budget. The size at which the search ends is the one, {result}.",
+        "budget. The answer is the size at which the search ends, {result}.",
         "> budget -> >= budget": "Your answer refuses a block that costs exactly the budget. With blocks of {result} a "
         "weight takes {budget} bits: it fits.",
-        "scale_bits / size -> 32 / size": "Your answer takes every constant for 32 bits, as in fp32. Here it has "
-        "{scale_bits}: section 5.",
+        "scale_bits / size -> 32 / size": "Your answer gives every constant 32 bits, as in fp32. Here a constant "
+        "has {scale_bits}: section 5.",
         "bits + scale_bits -> scale_bits": "Your answer leaves the whole {budget} bits to the constant. The code of "
         "the weight takes {bits} of them first.",
         "scale_bits / size -> scale_bits / 8 / size": "Your answer counts the constant in bytes and the budget in "
         "bits. A constant takes {scale_bits} bits.",
     },
     noticed={
+        "here no block fits, because the codes alone take the whole budget. Return 0.": (
+            lambda size, bits, budget, scale_bits: budget <= bits and size != 0
+        ),
+        "a block that fits is there: 0 is the answer only where none fits.": lambda size, *case: size == 0,
         "a block has 1, 2, 4, 8, ... weights. This is another number.": (
             lambda size, *case: size < 1 or math.log2(size) % 1 != 0
         ),
@@ -40,10 +59,11 @@ def _costs_more(size, bits, budget, scale_bits):
             lambda size, *case: size > 1 and not _costs_more(size / 2, *case)
         ),
     },
+    observe=_where_a_loop_ends,
 )
 def smallest_block(bits, budget, scale_bits):
-    size = 1  # the size at which the search begins
-    while bits + scale_bits / size > budget:  # what a weight takes, and when the search goes on
+    size = 1 if budget > bits else 0  # the size at which the search begins
+    while size > 0 and bits + scale_bits / size > budget:  # what a weight takes, and when the search goes on
         size *= 2  # how the size grows
     return size  # the size at which the search ends
 

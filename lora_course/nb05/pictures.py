@@ -17,7 +17,7 @@ from lora_edu.rounding import block_codes
 # --- one outlier: the slider of the first screen ---------------------------------------------------------------------
 
 OUTLIER_ALT = (
-    "64 weights as pale bars, and what int4 makes of them as dark ones. One weight can be dragged far out; the others "
+    "The pale bars are 64 weights, the dark bars their values in int4. One weight can be dragged far out; the others "
     "then fall onto ever fewer marks. A second control gives each 16 weights a constant of their own."
 )
 PLACE = 21  # of the weight that is dragged
@@ -74,9 +74,9 @@ def outlier_view(weights: Tensor):
 # --- the guesses: what KL adds up ------------------------------------------------------------------------------------
 
 GUESSES_ALT = (
-    "A line of a play, the rounded model's surprise as a bar under each byte; a box around a byte says that another "
-    "one was the favorite before. Below, at one place, the eight likeliest bytes with two bars each, before and after "
-    "rounding; a mark stands at the byte that came."
+    "A line of a play, with the rounded model's surprise as a bar under each byte. A box around a byte says that "
+    "rounding has changed the favorite there. Below, at one place, the eight likeliest bytes have two bars each, "
+    "before and after rounding, and a mark stands at the byte that came."
 )
 
 
@@ -114,14 +114,14 @@ def guesses_view(before: np.ndarray, after: np.ndarray, text: str):
         likeliest = (-p).argsort()[:8]
         chosen = likeliest[byte - 1]
         moved = f"if {_said(chosen)} came, the loss moves by {difference[chosen]:+.3f}"
-        mean = f"all 256, each weighted by how likely it was before: KL {(p * difference).sum():.3f}"
+        mean = f"over all 256, weighted by how likely each was before: KL {(p * difference).sum():.3f}"
         return {
             "place": place,
             "byte": byte,
             "bars": (p[likeliest], np.exp(after[place][likeliest])),
             "names": [_said(code) for code in likeliest],
             "title": f"{moved}\n{mean}",
-            "readout": f"After “{text[:place]}”: {moved}; {mean}. {len(flips)} of {len(text)} favorites are others.",
+            "readout": f"After “{text[:place]}”: {moved}; {mean}. {len(flips)} of {len(text)} favorites have changed.",
         }
 
     def draw(now: dict) -> None:
@@ -151,7 +151,9 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
     codes, back = unpack(quantized.codes, 16).int(), quantized.dequantize()
     absmax, top = quantized.block_scales().item(), int(values.abs().argmax())
     figure, rows = plt.subplots(4, 1, figsize=(9.6, 6), height_ratios=(3, 1, 1, 3), sharex=True)
-    places, constant, green = np.arange(len(values)), np.sign(values[top]) * absmax, CODES[0]
+    places = np.arange(len(values))
+    constant = absmax if values[top] > 0 else -absmax
+    green = CODES[0]
     error = relative_error(values, back)
     rows[0].bar(places, values.numpy(), width=0.85, **filled(WEIGHT))
     rows[0].plot([0, 64], [constant] * 2, color=CONSTANTS[0], lw=1.6)
@@ -167,7 +169,7 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
     titles = (
         "64 weights in float32: 256 bytes",
         "each divided by absmax / 7 and rounded: 64 codes from -7 to 7",
-        "each code plus 7, two of them a byte: 32 bytes, and 4 for the absmax",
+        "each code plus 7, two codes to a byte: 32 bytes, and 4 for the absmax",
         f"and back: code times absmax / 7 (dark) over the weights (pale), error {error:.0%}",
     )
     for row, title in zip(rows, titles, strict=True):

@@ -35,6 +35,10 @@ def eq_4_with_infinite_ends(offset, half):
     return np.convolve(q, [0.5, 0.5], mode="valid")
 
 
+def closed_form(bits, budget, scale_bits):
+    return 2.0 ** np.ceil(np.log2(scale_bits / (budget - bits)))
+
+
 # An edit of the reference, or an answer; and what is said of it.
 WRONG = [
     (nb01.update_factors, lambda m, r, a: np.linalg.svd(m)[::2], "A (2, 8), got (5, 5) and (8, 8)."),
@@ -48,7 +52,8 @@ WRONG = [
     (nb04.grow, lambda *case: nb04.grow.reference(*case)[::-1], "the new A should have the shape (5, 9)"),
     (nb04.grow, "[A, new_rows] -> [new_rows, A]", "row k of A still belongs to"),
     (nb04.grow, lambda A, B, extra: B @ A, "return both factors"),
-    (nb05.smallest_block, lambda b, budget, scale: 2.0 ** np.ceil(np.log2(scale / (budget - b))), "4, 8, ... weights."),
+    (nb05.smallest_block, lambda b, budget, scale: budget > b and closed_form(b, budget, scale), "4, 8, ... weights."),
+    (nb05.smallest_block, "1 if budget > bits else 0 -> 1", "the codes alone take the whole budget"),
     (nb05.smallest_block, bits_per_weight, "a block has 1, 2, 4, 8, ... weights"),
     (nb05.round_between, ".clamp(min=1e-30) -> ", "a block of equal values comes back as NaN"),
     (nb05.round_between, "1e-30 -> 1e-3", "a step is kept above a bound"),

@@ -1,6 +1,7 @@
 """Notebook 05: its first screen, its pictures, and that it goes on without MiniLM, the network that is fetched."""
 
 import re
+import time
 from functools import partial
 from unittest.mock import Mock
 
@@ -9,9 +10,11 @@ import pytest
 import torch
 from conftest import code_cell
 
+from lora_course.checking.grading import WrongAnswer
 from lora_course.drawing import plots
 from lora_course.experiments import load_results
-from lora_course.nb05 import pictures
+from lora_course.nb05 import check, pictures
+from lora_course.nb05.lab import with_signs
 from lora_edu import downloads, load_base, quantize
 from lora_edu.downloads import DownloadError
 from lora_edu.measures import relative_error
@@ -87,7 +90,51 @@ def test_the_guesses_are_those_that_kl_adds_up():
     likeliest = before[2].argsort()[::-1][:8]
     assert moves == pytest.approx((before - after)[2, likeliest], abs=6e-4) and min(moves) < 0 < max(moves)
     kl = (np.exp(before[2]) * (before - after)[2]).sum()
-    assert f"KL {kl:.3f}. {flips} of 9 favorites are others." in readouts[0]
+    assert f"KL {kl:.3f}. {flips} of 9 favorites have changed." in readouts[0]
     assert readouts[0].startswith("After “O ”: if ")
     unmoved = pictures.guesses_view(before, before, "O my lord")
     assert "moves by +0.000; " in unmoved.update(place=2, byte=1) and "0 of 9" in unmoved.update(place=2, byte=1)
+
+
+# --- six roundings that are equally good ------------------------------------------------------------------------------
+
+
+def test_other_signs_keep_the_size_of_each_error_and_nothing_else():
+    error = torch.randn(40, 60)
+    turned = with_signs(error, torch.Generator().manual_seed(0))
+    assert torch.equal(turned.abs(), error.abs())
+    assert 0.45 < (turned == error).float().mean() < 0.55
+    assert not torch.equal(turned, with_signs(error, torch.Generator().manual_seed(1)))
+
+
+def test_the_loss_on_plays_hangs_on_the_signs_and_the_rest_does_not():
+    """The page once took one lot, the worst of six, for the rule: "with other signs they do"."""
+    arms = load_results("signs")["arms"]
+    lots = [arms[f"signs {lot}"] for lot in range(6)]
+    plays, addresses = ([one[text]["loss_added"] for one in lots] for text in ("plays", "addresses"))
+    assert plays[0] == max(plays) > 0.02 and min(plays) < -0.005
+    assert sum(abs(added) < 0.01 for added in plays) >= 3  # not a rule in either direction
+    assert 0.009 < min(addresses) and max(addresses) < 0.014
+    for text, low, high in (("plays", 0.028, 0.033), ("addresses", 0.011, 0.013)):
+        kl = [arm[text]["kl"] for arm in arms.values()]
+        assert len(kl) == 7 and low < min(kl) and max(kl) < high
+    assert all(abs(one["addresses"]["kl"] - one["addresses"]["loss_added"]) < 0.0025 for one in lots)
+
+
+# --- the exercise whose search might never end ------------------------------------------------------------------------
+
+
+def without_a_guard(bits, budget, scale_bits):
+    size = 1
+    while bits + scale_bits / size > budget:
+        size *= 2
+    return size
+
+
+def test_a_search_without_an_end_is_told_so_and_not_begun():
+    """The page's own solution once ran for ever where the codes alone take the budget."""
+    assert check.smallest_block.reference(4, 4, 32) == check.smallest_block.reference(4, 3, 32) == 0
+    begin = time.thread_time()
+    with pytest.raises(WrongAnswer, match="no block fits, because the codes alone take the whole budget"):
+        check.smallest_block(without_a_guard)
+    assert time.thread_time() - begin < 5
