@@ -27,6 +27,7 @@ from lora_course.nb02.lab import RATE_ARMS, losses_at_rates
 from lora_course.nb04.lab import BASE_ARMS, VOICE_ARMS, dial, onto_which_base
 from lora_course.nb05.lab import SIGN_ARMS, rounded_with_signs
 from lora_course.nb06.lab import COMPENSATION_ARMS, FORMAT_ARMS, compensated_loss, format_loss
+from lora_course.nb06.lab_repair import REPAIR_ARMS, repaired_loss
 from lora_course.nb06.lab_table import SMOLLM2_ARMS, on_smollm2
 from lora_course.nb07.lab import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
 from lora_course.nb08.lab import FILM_ARMS, step_film
@@ -112,6 +113,7 @@ EXPERIMENTS = {
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the base in fourteen formats, six draws each", 10),
     "formats-smollm2": Experiment(on_smollm2, SMOLLM2_ARMS, "06: SmolLM2 in seven formats, two draws each", 6),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation, six draws", 4),
+    "repair": Experiment(repaired_loss, REPAIR_ARMS, "06: can a branch of rank 8 hold the rounding error?", 8),
     "update-rank": Experiment(nb01.update_arm, nb01.UPDATE_ARMS, "01: an update of full rank, cut down", 25),
     "trained-entries": Experiment(nb01.trained_entries, nb01.ENTRY_ARMS, "01: single entries, trained", 10),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
