@@ -8,6 +8,9 @@ QuantState. How it works:
     3. pack two indices into a byte, the first one in the high half;
     4. with `double_quant`, quantize the absmax values too: 8 bits each, in blocks of 256, after taking off their mean.
 
+Step 4 comes last, as in the reference: the codes of step 2 are chosen for the exact absmax, and later multiplied by the
+stored ones. `DoubleQuant(constants_first=True)` chooses the codes again, for the stored absmax (notebook 07).
+
 `encode` and `decode` are steps 1 to 3 and their way back. What runs are their fast versions, equal to the bit, from
 `lora_edu.engine.kernels`; they enter at one place, `kernel`, and `engine/test_kernels.py` compares the two.
 
@@ -32,7 +35,7 @@ import math
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -67,6 +70,17 @@ def decode(codes: Tensor, absmax: Tensor, codebook: Tensor, block_size: int, out
     """The way back, into out (n,): look every code up and multiply by the absmax of its block."""
     values = codebook[unpack(codes, len(codebook))[: len(out)].int()]
     return out.copy_(values * absmax.repeat_interleave(block_size)[: len(out)])
+
+
+def encode_for(flat: Tensor, scales: Tensor, codebook: Tensor, block_size: int) -> Tensor:
+    """The packed codes of flat (n,) for blocks whose constants are scales (n_blocks,), whatever these are.
+
+    A weight beyond its constant gets the outermost code. A constant rounded to 0 or below is no special case: 0 makes
+    each code mean 0, and a negative one changes the sign of what its codes mean.
+    """
+    each = scales.repeat_interleave(block_size)[: len(flat)]  # (n,): every weight's constant
+    scaled = torch.where(each == 0, 0, flat.float() / each).clamp(-1, 1)
+    return pack(nearest_code(scaled, codebook), codebook)
 
 
 def block_absmax(flat: Tensor, block_size: int) -> Tensor:
@@ -149,11 +163,12 @@ def unpack(packed: Tensor, n_codes: int) -> Tensor:
 
 @dataclass(frozen=True)
 class DoubleQuant:
-    """How the absmax values are quantized themselves: the code, values per second-level block, and the mean."""
+    """How the absmax values are quantized themselves: the code, values per second-level block, the mean, the order."""
 
     code: str = "dynamic"  # or int8, e4m3, e5m2
     block_size: int = 256
     subtract_mean: bool = True  # absmax is positive: around its mean a signed code is used on both sides
+    constants_first: bool = field(default=False, kw_only=True)  # choose the codes for the absmax as they are stored
 
 
 def quantize(
@@ -178,7 +193,10 @@ def quantize(
     check_finite(flat, absmax, tensor.shape)
     offset = None
     if double_quant:
-        absmax, offset = quantize_absmax(absmax, DoubleQuant() if double_quant is True else double_quant)
+        how = DoubleQuant() if double_quant is True else double_quant
+        absmax, offset = quantize_absmax(absmax, how)
+        if how.constants_first:
+            codes = encode_for(flat, stored_scales(absmax, offset), codebook.to(flat.device), block_size)
     return QuantizedTensor(codes, absmax, offset, codebook, block_size, tensor.shape, tensor.dtype)
 
 
@@ -189,6 +207,12 @@ def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> "tuple[QuantizedTensor,
         offset = absmax.double().mean().float()  # the sum was larger than any float32
     centered = absmax if offset is None else absmax - offset
     return quantize(centered, how.code, how.block_size), offset
+
+
+def stored_scales(absmax: "QuantizedTensor", offset: Tensor | None) -> Tensor:
+    """What double quantization has left of the absmax: (n_blocks,) float32, the mean added again."""
+    scales = absmax.dequantize()  # ours, so that the mean is added in place
+    return scales if offset is None else scales.add_(offset)
 
 
 class QuantizedTensor(SettingsInState):
@@ -235,10 +259,7 @@ class QuantizedTensor(SettingsInState):
 
     def block_scales(self) -> Tensor:
         """The absmax of every block (n_blocks,) in float32, as `dequantize` uses them."""
-        if isinstance(self.absmax, Tensor):
-            return self.absmax
-        scales = self.absmax.dequantize()  # ours, so that the mean is added in place
-        return scales if self.offset is None else scales.add_(self.offset)
+        return self.absmax if isinstance(self.absmax, Tensor) else stored_scales(self.absmax, self.offset)
 
     def dequantize(self, out: Tensor | None = None) -> Tensor:
         """Look every code up and multiply by its block's absmax. Returns a tensor of the original shape and dtype.
@@ -293,7 +314,7 @@ def check_settings(block_size: int, double_quant: bool | DoubleQuant) -> None:
         raise TypeError(f"double_quant must be True, False or a DoubleQuant(...), got {double_quant!r}")
     if isinstance(double_quant, DoubleQuant):
         check(whole(1), block_size=double_quant.block_size)
-        check(TRUTH, subtract_mean=double_quant.subtract_mean)
+        check(TRUTH, subtract_mean=double_quant.subtract_mean, constants_first=double_quant.constants_first)
 
 
 def check_tensor(tensor: Tensor) -> None:

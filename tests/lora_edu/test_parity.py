@@ -103,6 +103,16 @@ def test_codebooks_equal_the_reference_bit_for_bit():
     assert sorted(FP4_BNB_PATTERNS) == list(range(16))
 
 
+def test_bitsandbytes_reads_codes_that_were_chosen_for_the_stored_constants():
+    """The same bytes in the same places: no kernel needs to know in which order they were made."""
+    x = torch.randn(128, 512)
+    ours = quantize(x, double_quant=DoubleQuant(constants_first=True))
+    codes, state = functional().quantize_4bit(x, blocksize=64, quant_type="nf4", compress_statistics=True)
+    assert not torch.equal(ours.codes, codes.flatten())
+    state.absmax, state.offset, state.state2.absmax = ours.absmax.codes, ours.offset, ours.absmax.absmax
+    assert torch.equal(functional().dequantize_4bit(ours.codes.view(codes.shape), state), ours.dequantize())
+
+
 def test_the_exact_search_differs_in_a_few_second_level_codes():
     x = torch.randn(1024, 1024)
     exact, grid = quantize(x, double_quant=True), quantize_as_on_cpu(x)

@@ -4,12 +4,13 @@ from statistics import NormalDist
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.measures import relative_error
-from lora_edu.quantization import nearest_code, quantize
+from lora_edu.qlora import NF4Linear
+from lora_edu.quantization import DoubleQuant, decode, encode_for, nearest_code, quantize, unpack
 from lora_edu.rounding import bin_use
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
@@ -100,3 +101,63 @@ def test_measures_by_hand():
     a, b = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     assert relative_error(a, b) == pytest.approx(0.4)
     assert bin_use(torch.tensor([0, 0, 3, 1], dtype=torch.uint8), 4).tolist() == [0.5, 0.25, 0.0, 0.25]
+
+
+# --- the order: codes for the exact constants, or for the stored ones ------------------------------------------------
+
+constant_codes = st.sampled_from(["dynamic", "int8", "nf4", "int4", "nf2", "int2"])
+FIRST = DoubleQuant(constants_first=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, block_sizes, constant_codes, st.booleans(), st.sampled_from([0.0, 1e-40, 1.0, 1e6]), st.integers(0, 999))
+def test_by_default_codes_are_those_of_the_exact_constants(shape, block_size, code, mean, scale, seed):
+    """As in bitsandbytes. The other order keeps the constants, and so the bytes; it changes codes, and nothing else."""
+    x = scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    exact, default = quantize(x, "nf4", block_size), quantize(x, "nf4", block_size, DoubleQuant(code, 16, mean))
+    assert torch.equal(default.codes, exact.codes)
+    first = quantize(x, "nf4", block_size, DoubleQuant(code, 16, mean, constants_first=True))
+    assert torch.equal(first.block_scales(), default.block_scales()) and first.nbytes == default.nbytes
+    assert first.settings() == default.settings() and first.codes.shape == default.codes.shape
+
+
+@settings(deadline=None, max_examples=60)
+@given(shapes, block_sizes, st.sampled_from(["nf4", "int4", "nf2", "nf3"]), constant_codes, st.integers(0, 999))
+def test_with_constants_first_no_other_code_is_nearer(shape, block_size, codebook, code, seed):
+    """By trying all of them, against the stored constants: some are 0 or negative, in 2 bits."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator) * torch.rand(shape, generator=generator) ** 4
+    stored = quantize(x, codebook, block_size, DoubleQuant(code, 8, constants_first=True))
+    scales = stored.block_scales().repeat_interleave(block_size)[: x.numel()]
+    errors = (x.flatten()[:, None] - stored.codebook * scales[:, None]).abs()  # (n, n_codes)
+    chosen = (x - stored.dequantize()).flatten().abs()
+    assert torch.allclose(chosen, errors.amin(dim=1), rtol=1e-5, atol=1e-6)
+
+
+def test_constants_of_zero_and_below_are_no_special_case():
+    x = torch.tensor([1.0, 0.25, -0.5, 0.125, 0.0, 0.0])
+    codes = encode_for(x, torch.tensor([0.0, -0.5, 1.0]), nf_codebook(4), 2)
+    assert unpack(codes, 16)[2:].tolist() == [15, 4, 7, 7]  # -0.5 stands for 1.0 * -0.5; 0.125 for -0.28 * -0.5
+    assert not decode(codes, torch.tensor([0.0, -0.5, 1.0]), nf_codebook(4), 2, torch.empty(6))[:2].any()
+
+
+@pytest.mark.parametrize(("code", "left"), [("nf4", 0.2), ("int4", 0.2), ("nf2", 0.15)])
+def test_constants_first_take_most_of_their_error_back(code, left):
+    """A mistake that chooses the codes for the exact constants again would leave all of it."""
+    x = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
+    alone = relative_error(x, quantize(x).dequantize())
+    last, first = (
+        relative_error(x, quantize(x, double_quant=DoubleQuant(code, constants_first=order)).dequantize())
+        for order in (False, True)
+    )
+    assert 0 < first - alone < left * (last - alone)
+
+
+def test_constants_first_in_a_model_and_in_its_file():
+    linear = torch.nn.Linear(96, 40)
+    first, default = NF4Linear.from_linear(linear, double_quant=FIRST), NF4Linear.from_linear(linear)
+    assert torch.equal(first.dequantize(), quantize(linear.weight, double_quant=FIRST).dequantize())
+    default.load_state_dict(first.state_dict())
+    assert torch.equal(default.dequantize(), first.dequantize())
+    with pytest.raises(TypeError, match="constants_first"):
+        quantize(linear.weight, double_quant=DoubleQuant(constants_first="yes"))
