@@ -20,10 +20,14 @@ def tiny_gpt2() -> nn.Module:
 
 
 def twin(shape, **options) -> nn.Module:
-    """The model with this shape in transformers: a Llama, a Qwen3 or a Gemma 3."""
+    """The model with this shape in transformers: a Llama, a Qwen3, dense or a mixture, or a Gemma 3."""
     import transformers
 
     kind = "Gemma3Text" if shape.norms_after else "Qwen3" if shape.head_norms else "Llama"
+    if shape.n_experts:
+        kind = "Qwen3Moe"
+        experts = {"num_experts": shape.n_experts, "num_experts_per_tok": shape.experts_used}
+        options |= experts | {"moe_intermediate_size": shape.d_ff}
     config = getattr(transformers, f"{kind}Config")(
         num_hidden_layers=shape.n_layers, hidden_size=shape.d_model, intermediate_size=shape.d_ff,
         num_attention_heads=shape.n_heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_width,

@@ -1,4 +1,4 @@
-"""The memory slider of notebook 14: what training a model needs, by kind, and how much of each card that fills."""
+"""The pictures of notebook 14: what training a model needs, by kind, and how much of each card that fills."""
 
 import ipywidgets
 from matplotlib.axes import Axes
@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from lora_course.drawing.style import beside, slider, stage
+from lora_course.drawing.style import Drawn, beside, panels, picture, slider, stage
 from lora_course.nb08.pictures import PARTS
-from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
+from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, LOGITS, USABLE, smallest_card, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
 
 CARDS_ALT = (
@@ -19,6 +19,7 @@ FULL = 0  # as a rank: full fine-tuning
 RANKS = {"full" if rank == FULL else str(rank): rank for rank in (FULL, 1, 4, 8, 16, 32, 64, 128, 256)}
 TOKENS = tuple(2**k for k in range(7, 17))  # in a step; in sequences of at most 512
 TOP = 1.6  # where the bars are cut off, as a share of the card
+LABEL = {"fc": "white", "ec": "none", "pad": 0.5}  # behind a label that stands on a line
 MIX = -1.4  # where the bar with the shares of each kind stands, left of the cards
 
 
@@ -140,3 +141,47 @@ def _zigzag(column: int) -> Line2D:
     heights = [TOP - (0.1 if step % 2 else 0.05) for step in steps]
     across = [column - 0.36 + 0.09 * step for step in steps]
     return Line2D(across, heights, color="white", lw=3.5, animated=True)
+
+
+# --- several models --------------------------------------------------------------------------------------------------
+
+
+@picture
+def models_picture(needed: dict[str, dict[str, dict[str, float]]], cards: tuple[int, ...] = (24, 48)) -> Drawn:
+    """Two bars for each model, the logits at their end: one for few tokens and one for many.
+
+    needed: title of the bar -> model -> kind -> bytes. cards: drawn as lines, with a tenth left free.
+    """
+    few, many = needed
+    figure, (axes,) = panels(1, 9.6, 4.6)
+    for title, shift in ((few, -0.19), (many, 0.19)):
+        for place, kinds in enumerate(needed[title].values()):
+            whole, logits = sum(kinds.values()) / GIB, kinds[LOGITS] / GIB
+            axes.barh(place + shift, whole - logits, height=0.36, **PARTS["weights"])
+            axes.barh(place + shift, logits, left=whole - logits, height=0.36, **PARTS[LOGITS])
+            label = f"{whole:.1f}" + f"   {title}" * (place == 0)
+            axes.text(whole + 0.7, place + shift, label, va="center", fontsize=9, bbox=LABEL)
+    for card in cards:
+        axes.axvline(USABLE * card, color="black", lw=1, ls=":", zorder=0)
+        axes.text(USABLE * card, -0.62, f"{card} GB card", ha="center", va="bottom", fontsize=9, bbox=LABEL)
+    axes.set(xlabel="GiB", xlim=(0, 68), yticks=range(len(needed[few])), yticklabels=list(needed[few]))
+    axes.set_ylim(len(needed[few]) - 0.5, -1.0)
+    figure.legend(axes.patches[:2], ["all the rest", LOGITS], loc="outside lower center", ncols=2)
+    return figure, _told(needed)
+
+
+def _told(needed: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The finding of the bars, and their numbers."""
+    _, many = needed
+    in_all = {title: {name: sum(of.values()) for name, of in models.items()} for title, models in needed.items()}
+    small, *others = sorted(in_all[many], key=lambda name: ARCHITECTURES[name].n_parameters)
+    passed = [name for name in others if in_all[many][name] < in_all[many][small]]
+    numbers = "; ".join(
+        f"{name} {' and '.join(f'{in_all[title][name] / GIB:.1f}' for title in needed)}, of them logits "
+        f"{' and '.join(f'{needed[title][name][LOGITS] / GIB:.1f}' for title in needed)}"
+        for name in in_all[many]
+    )
+    return (
+        f"Over {many} the smallest model, {small}, needs more than {passed[-1]}. GiB over {' and over '.join(needed)}: "
+        f"{numbers}. Two bars for each model, the logits at their end; dotted: nine tenths of two cards."
+    )

@@ -109,6 +109,9 @@ def block(
         o_grad = kept.norm("o_proj's output", o_grad)
     x_grad |= o_grad  # the sum that goes on to the MLP
     n_grad = kept.norm("input of the MLP half", x_grad)
+    if shape.n_experts:
+        experts(kept, n_grad)
+        return kept
     up_grad = kept.linear("up_proj", "MLP norm's output", n_grad)
     gate_grad = kept.linear("gate_proj", "MLP norm's output", n_grad) if shape.gated else up_grad
     if gate_grad:
@@ -121,6 +124,21 @@ def block(
     if shape.norms_after:
         kept.norm("down_proj's output", down_grad)
     return kept
+
+
+def experts(kept: BlockActivations, needs_grad: bool) -> None:
+    """The MLP half of a mixture. Its experts have no adapters, and the choice of the router needs what each put out."""
+    shape, size = kept.shape, kept.precision.products
+    if not needs_grad:
+        return
+    if kept.rank is None:  # trained: the gradients of the two tensors need their inputs
+        kept.keep("experts' inputs", shape.experts_used * shape.d_model, size)
+        kept.keep("gate times up", shape.mlp_width, size)
+    kept.keep("SiLU's input", shape.mlp_width, size)
+    kept.keep("SiLU's output", shape.mlp_width, size)
+    kept.keep("up's output", shape.mlp_width, size)
+    kept.keep("experts' outputs", shape.experts_used * shape.d_model, size)
+    kept.keep("probabilities of the router", shape.n_experts, 4)
 
 
 def norm_numbers(shape: Architecture) -> int:
@@ -178,6 +196,8 @@ class Step:
         check(optional(whole(1)), rank=self.rank)
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {'; '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.shape.n_experts and self.precision == "autocast":
+            raise ValueError("autocast is not counted for a mixture of experts: choose another precision")
 
     @property
     def n_tokens(self) -> int:
@@ -212,7 +232,7 @@ class Step:
         """The gradients on their way through one MLP at its widest: the one past the block; and at `down_proj`'s input
         the one through W, the one through A and their sum, less the input, which is let go by then. Under autocast more
         is there before: the input of an adapter on `down_proj`, cast to float32 and, for a moment, back to 16 bits."""
-        size, d, f = self.size, self.shape.d_model, self.shape.d_ff
+        size, d, f = self.size, self.shape.d_model, self.shape.mlp_width
         if self.precision == "autocast" and self.rank and "down_proj" in self._block().targets:
             return self.n_tokens * (size.stream + size.products) * (d + f)
         return self.n_tokens * (size.stream * d + (3 if self.shape.gated else 2) * size.products * f)

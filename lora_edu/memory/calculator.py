@@ -5,7 +5,9 @@ Conventions, those of the QLoRA paper where it states them:
       These means are in float32 whatever the weights are, as in bitsandbytes' AdamW; torch's own (and `PagedAdamW`)
       keep them in the weights' type, which makes 8 bytes. A float32 master copy of the weights, which many programs
       keep for full fine-tuning, would make 16: it is not in the 12;
-    - quantized are the block linears only; embeddings, head, norms and biases stay in 16 bits;
+    - quantized are the block linears only; embeddings, head, norms and biases stay in 16 bits. So do the experts of a
+      mixture: `load_in_4bit` of transformers 5 with bitsandbytes replaces linear layers, and they are none
+      (bitsandbytes#1849). They have no adapters here either;
     - fewer than 16 bits come with double-quantized constants, 0.127 bits a weight;
     - activations are those of code like the course's GPT, computed in bfloat16 without autocast, at the worst moment
       of a step (`Step.peak_parts`). Adapters in 32 bits keep float32 copies of their inputs;
@@ -60,7 +62,7 @@ def training_bytes(
     checkpointing: each block keeps its input only, and computes the rest again.
     paged: the optimizer's state is on the host.
     float32_rest: what is no block linear is in 32 bits, and so are all activations: PEFT's
-    `prepare_model_for_kbit_training`.
+    `prepare_model_for_kbit_training`, which casts the experts of a mixture, too.
     Raises ValueError for bits that are not 4, 8, 16 or 32, adapter_bits that are not 16 or 32, for training weights of
     fewer than 16 bits, and for a rank, a batch or a length below 1.
     """

@@ -115,7 +115,8 @@ def _constant_bytes(n_weights: int, block_size: int, double_quant: bool | Double
 #
 # Sources: GPT-2, Radford et al. 2019, table 2 (and its released code); LLaMA, Touvron et al. 2023, arXiv 2302.13971,
 # table 2, and for d_ff its released code (8/3 of d_model, rounded up to a multiple of 256); Llama 3.1 and 3.2, Qwen3
-# and Gemma 3: the config.json that each was released with. Of Gemma 3 27B the text model alone is counted.
+# and Gemma 3: the config.json that each was released with. Of Gemma 3 27B only the text model is counted. Qwen3 30B-A3B
+# is a mixture of experts: 128 in each block, of which a token uses 8.
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class Architecture:
     head_dim: int | None = None  # None: d_model / n_heads
     head_norms: bool = False  # queries and keys pass a norm, head by head (Qwen3, Gemma 3)
     norms_after: bool = False  # a norm after attention and after the MLP, too (Gemma 3)
+    n_experts: int = 0  # a mixture of experts: each block has so many MLPs of width d_ff, and a router chooses
+    experts_used: int = 0  # how many of them a token passes through
 
     @classmethod
     def of_gpt(cls, config: GPTConfig) -> "Architecture":
@@ -152,11 +155,22 @@ class Architecture:
         return self.n_kv_heads or self.n_heads
 
     @property
+    def mlp_width(self) -> int:
+        """How wide the MLP half of a block is for one token: in a mixture, all the experts that it passes through."""
+        return self.experts_used * self.d_ff if self.n_experts else self.d_ff
+
+    @property
     def linears(self) -> dict[str, tuple[int, int]]:
-        """(in_features, out_features) of the linear layers of one block, by name."""
+        """(in_features, out_features) of the linear layers of one block, by name.
+
+        The experts of a mixture are not among them: transformers 5 keeps those of a block in two tensors of three
+        dimensions. What looks for linear layers, as bitsandbytes and `quantize_linears` do, passes them by.
+        """
         d, f = self.d_model, self.d_ff
         q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width
         attention = {"q_proj": (d, q), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (q, d)}
+        if self.n_experts:
+            return attention
         mlp = {"gate_proj": (d, f)} if self.gated else {}
         return attention | mlp | {"up_proj": (d, f), "down_proj": (f, d)}
 
@@ -167,6 +181,8 @@ class Architecture:
         of_heads = 2 * self.head_width * self.n_layers * self.head_norms  # one norm for all queries, one for all keys
         return {
             "block linears": self.n_layers * sum(inner * outer for inner, outer in self.linears.values()),
+            "experts": self.n_layers * self.n_experts * 3 * d * self.d_ff,  # each has a gate
+            "routers": self.n_layers * self.n_experts * d,  # a score for each expert
             "embeddings": d * (self.vocab_size + (self.context if self.positions else 0)),
             "head": d * self.vocab_size if self.own_head else 0,
             # LLaMA's norms have no shift
@@ -213,6 +229,7 @@ ARCHITECTURES = {
     "Llama 3.1 8B": Architecture(32, 4096, 32, 14336, **LLAMA3),
     "Qwen3 8B": Architecture(36, 4096, 32, 12288, **QWEN3),
     "Gemma 3 27B": Architecture(62, 5376, 32, 21504, **GEMMA3_27B),
+    "Qwen3 30B-A3B": Architecture(48, 2048, 32, 768, **QWEN3 | {"n_kv_heads": 4, "n_experts": 128, "experts_used": 8}),
     "Qwen3 32B": Architecture(64, 5120, 64, 25600, **QWEN3),
     "Llama 3.1 70B": Architecture(80, 8192, 64, 28672, **LLAMA3),
 }

@@ -23,8 +23,9 @@ def names():
 
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_a_block_prints_what_the_page_says(names, number):
-    if "from peft" in BLOCKS[number]:
-        library("peft")
+    for name, mark in {"peft": "from peft", "bitsandbytes": "BitsAndBytesConfig"}.items():
+        if mark in BLOCKS[number]:
+            library(name)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(BLOCKS[number], names)

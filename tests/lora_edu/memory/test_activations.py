@@ -124,6 +124,16 @@ def test_the_models_of_transformers_keep_little_more(family, precision, way):
     assert 1 <= measured / counted < 1 + IN_16_BITS.get(precision, 0.01)
 
 
+@pytest.mark.parametrize("way", [{"rank": 8, "targets": QV}, {"rank": 8}, {"rank": 8, "nf4": True}], ids=str)
+def test_a_mixture_of_transformers_keeps_little_more(way):
+    """The indices of the tokens that each expert gets are what it keeps more."""
+    shape = replace(FAMILIES["Qwen3"], d_ff=96, n_experts=8, experts_used=2)
+    measured = kept_by(*ready(shape, "float32", **way))
+    assert 1 <= measured / predicted_activation_bytes(shape, 2, 128, **way) < 1.02
+    with pytest.raises(ValueError, match="autocast is not counted for a mixture"):
+        predicted_activation_bytes(shape, 2, 128, precision="autocast", **way)
+
+
 @pytest.mark.parametrize("way, least, most", [({"rank": 8, "targets": QV}, 0.99, 1.02), ({"rank": 8}, 0.9, 1.0)])
 @pytest.mark.parametrize("vocab_size", [500, 20_000])
 def test_the_peak_of_the_llama_of_transformers(way, least, most, vocab_size):

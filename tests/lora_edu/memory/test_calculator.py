@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from conftest import library
@@ -61,6 +63,50 @@ def test_what_each_number_of_bits_costs(bits, adapter_bits):
     assert needed[OPTIMIZER] == 8 * trained
     precision = "float32" if bits == 32 else "bfloat16" if adapter_bits == 16 else "bfloat16, float32 adapters"
     assert needed[ACTIVATIONS] + needed[LOGITS] == predicted_peak_bytes(SEVEN, 1, 512, rank=8, precision=precision)
+
+
+MIXTURE = ARCHITECTURES["Qwen3 30B-A3B"]
+
+
+def test_bitsandbytes_rounds_of_a_mixture_what_the_calculator_says():
+    """Linear layers only: the experts of a block are two tensors of three dimensions (bitsandbytes#1849)."""
+    library("bitsandbytes")
+    transformers = library("transformers")
+    from transformers.integrations import replace_with_bnb_linear
+
+    how = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    with torch.device("meta"):  # shapes without memory
+        model = twin(MIXTURE)
+    replace_with_bnb_linear(model, modules_to_not_convert=["lm_head"], quantization_config=how)
+    rounded = [layer for layer in model.modules() if type(layer).__name__ == "Linear4bit"]
+    assert sum(layer.in_features * layer.out_features for layer in rounded) == MIXTURE.parameters()["block linears"]
+
+
+def test_preparing_a_mixture_for_training_casts_its_experts(tmp_path):
+    peft, transformers = library("peft"), library("transformers")
+    library("bitsandbytes")
+    sizes = {"n_layers": 1, "d_model": 64, "n_heads": 2, "d_ff": 32, "vocab_size": 60, "head_dim": 32}
+    twin(replace(MIXTURE, **sizes, n_kv_heads=1, n_experts=4)).to(torch.bfloat16).save_pretrained(tmp_path)
+    how = transformers.BitsAndBytesConfig(load_in_4bit=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=how)
+    experts = [tensor for name, tensor in model.named_parameters() if ".experts." in name]
+    assert {tensor.dtype for tensor in experts} == {torch.bfloat16}
+    peft.prepare_model_for_kbit_training(model)
+    experts = [tensor for name, tensor in model.named_parameters() if ".experts." in name]
+    assert len(experts) == 2 and {tensor.dtype for tensor in experts} == {torch.float32}
+
+
+def test_the_experts_of_a_mixture_stay_in_16_bits_and_have_no_adapters():
+    numbers = MIXTURE.parameters()
+    needed = training_bytes(MIXTURE, bits=4, rank=16, checkpointing=True)
+    linear = numbers["block linears"]
+    assert needed[BASE] == linear / 2 + 2 * (MIXTURE.n_parameters - linear)
+    assert needed[CONSTANTS] == linear * CONSTANT_BITS / 8
+    cast = training_bytes(MIXTURE, bits=4, rank=16, checkpointing=True, float32_rest=True)
+    assert cast[BASE] == linear / 2 + 4 * (MIXTURE.n_parameters - linear)
+    assert needed[ADAPTERS] == 4 * 48 * 16 * (2 * (2048 + 4096) + 2 * (2048 + 512))
+    with pytest.raises(ValueError, match="no linear layer is named up_proj"):
+        training_bytes(MIXTURE, rank=16, targets=("up_proj",))
 
 
 def test_cards():
