@@ -3,8 +3,11 @@
 A pair is two lines, "Thou art" and "You are", against the same two with their verbs exchanged, "Thou are" and "You
 art". Both sides are made of the same words, so whoever counts words can only toss a coin. The answer is right if the
 two right lines cost less together. A statement puts the pronoun first, a question the verb. Before each line stands a
-line of a held-out play; or, in mid-line, both are one line, and the words stand after a comma without a capital. The
-rival counts pairs of neighboring words in the same bytes that the trained models read, with capitals folded.
+line of a held-out play; or, in mid-line, both are one line, and the words stand after a comma without a capital.
+
+The rival counts pairs of neighboring words in the same bytes that the trained models read. With capitals kept, "Art"
+and "art" are two words to it, as they are two different bytes to a model: that is the fair one. With capitals folded
+they are one word: help that no model gets.
 """
 
 import math
@@ -91,23 +94,23 @@ def answers(model: nn.Module, asked: list[Pair]) -> Tensor:
 # --- the rival -------------------------------------------------------------------------------------------------------
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text; one with a capital is the same word."""
-    return re.findall(r"[a-z']+", text.lower())
+def words_of(text: str, fold: bool = True) -> list[str]:
+    """The words of a text. fold: one with a capital is the same word."""
+    return re.findall(r"[A-Za-z']+", text.lower() if fold else text)
 
 
-def count_word_pairs(tokens: Tensor, steps: int, seed: int) -> Counter:
+def count_word_pairs(tokens: Tensor, steps: int, seed: int, fold: bool = True) -> Counter:
     """How often two words stand side by side in what so many training steps read with this seed."""
     windows = islice(batches(tokens, **READ, generator=torch.Generator().manual_seed(seed)), steps)
     read = [bytes(row.tolist()).decode("utf-8", "replace") for inputs, _ in windows for row in inputs]
-    return Counter(two for text in read for two in pairwise(words_of(text)))
+    return Counter(two for text in read for two in pairwise(words_of(text, fold)))
 
 
-def counted_answers(counts: Counter, asked: list[Pair]) -> Tensor:
+def counted_answers(counts: Counter, asked: list[Pair], fold: bool = True) -> Tensor:
     """The same by counting, one count added to each pair of words. Where the counts cannot tell, it is not right."""
 
     def score(texts: tuple[str, str]) -> float:
-        return sum(math.log(counts[two] + 1) for text in texts for two in pairwise(words_of(text)))
+        return sum(math.log(counts[two] + 1) for text in texts for two in pairwise(words_of(text, fold)))
 
     return torch.tensor([score(pair.right) > score(pair.wrong) + 1e-9 for pair in asked]).int()
 
@@ -118,13 +121,15 @@ def counted_answers(counts: Counter, asked: list[Pair]) -> Tensor:
 def agreement(method: str, lr: float = 0.0, *, steps: int = 100, lines: int = LINES, seed=0, progress=True) -> dict:
     """Train the shipped base on plays as notebook 09 does, and ask it all pairs.
 
-    method: as for `prepared`, or the rival's, `counted`. seed: of batches and of A; the pairs are the same for all.
-    Returns for each of ASKED a 1 for each pair that was right, else 0; and the loss on held-out plays.
+    method: as for `prepared`, or a rival's: `counted` folds capitals, `cased` keeps them. seed: of batches and of A;
+    the pairs are the same for all. Returns for each of ASKED a 1 for each pair that was right, else 0; and the loss on
+    held-out plays.
     """
     asked = {order: pairs(order, held_out_lines(lines)) for order in ASKED}
-    if method == "counted":
-        counts = count_word_pairs(load_text("shakespeare").train, steps, seed)
-        return {order: digits(counted_answers(counts, some)) for order, some in asked.items()}
+    if method in ("counted", "cased"):
+        fold = method == "counted"
+        counts = count_word_pairs(load_text("shakespeare").train, steps, seed, fold)
+        return {order: digits(counted_answers(counts, some, fold)) for order, some in asked.items()}
     model = prepared(load_base("laptop", device="cpu"), method, seed=seed)
     if steps:
         fine_tune(model, steps, lr, seed, progress=progress)
@@ -136,7 +141,7 @@ def digits(right: Tensor) -> str:
     return "".join(map(str, right.tolist()))
 
 
-WAYS: dict[str, dict[str, float]] = {"counted": {}}
+WAYS: dict[str, dict[str, float]] = {"counted": {}, "cased": {}}
 WAYS |= {method: {"lr": BEST_RATES[method, "all plays"]} for method in ("lora", "full", "qlora")}
 AGREEMENT_ARMS = {"base": {"method": "lora", "steps": 0}}  # an adapter that is not trained changes nothing
 for _method, _how in WAYS.items():

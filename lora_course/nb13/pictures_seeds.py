@@ -10,7 +10,8 @@ from lora_course.nb13.lab_trained import interval, luck, shares
 TITLES = {"statement": 'statements: "Thou art"', "question": 'questions: "Art thou"'}
 TITLES |= {f"question{MID}": 'in mid-line: "..., art thou"'}
 ROWS = {  # arm -> its name, and how it looks
-    "counted": ("counted pairs of words", {"color": BLUE, "marker": "v"}),
+    "counted": ("counting, capitals folded", {"color": BLUE, "marker": "v"}),
+    "cased": ("counting as models read", {"color": BLUE, "marker": "^"}),
     "base": ("base, not trained", METHODS["control"]),
     "lora": ("LoRA", METHODS["lora"]),
     "qlora": ("QLoRA", METHODS["qlora"]),
@@ -21,11 +22,11 @@ ROWS = {  # arm -> its name, and how it looks
 def finding() -> str:
     """What questions say in both forms, from the numbers."""
     start, mid = (
-        [f"{mean(shares(arm, order)):.0%}" for arm in ("counted", "full", "lora")]
+        [f"{mean(shares(arm, order)):.0%}" for arm in ("cased", "full", "lora")]
         for order in ("question", f"question{MID}")
     )
     return (
-        f"Counting gets {start[0]} of the questions, full training {start[1]}, LoRA {start[2]}; "
+        f"Counting as the models read gets {start[0]} of the questions, full training {start[1]}, LoRA {start[2]}; "
         f"in mid-line {', '.join(mid)}"
     )
 
@@ -33,7 +34,7 @@ def finding() -> str:
 @picture
 def pairs_picture() -> Drawn:
     """A mark for each seed; the mean as a number at the right."""
-    figure, frames = panels(3, 10.6, 3.4, sharex=True, sharey=True)
+    figure, frames = panels(3, 10.6, 3.7, sharex=True, sharey=True)
     said: dict[str, list[str]] = {name: [] for name, _ in ROWS.values()}
     for axes, (order, title) in zip(frames, TITLES.items(), strict=True):
         for row, (arm, (name, look)) in enumerate(ROWS.items()):

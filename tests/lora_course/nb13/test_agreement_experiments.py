@@ -5,7 +5,7 @@ import torch
 
 from lora_course.experiments import load_results
 from lora_course.nb13 import lab as task
-from lora_course.nb13.lab import ASKED
+from lora_course.nb13.lab import ASKED, MID
 from lora_course.running import finetune
 from lora_edu.texts import load_text
 
@@ -61,6 +61,16 @@ def test_counting_pairs_of_words():
     by_order = {order: task.counted_answers(counts, task.pairs(order, ["Well met."])) for order in ASKED}
     assert by_order["statement"].tolist() == [1, 0, 0, 0, 0]  # of the other verbs it has read nothing
     assert by_order["question"].tolist() == [1, 0, 0, 0, 0]
+
+
+def test_the_fair_rival_keeps_capitals():
+    """It read "thou art" in mid-line only: the line that begins with a capital is new to it."""
+    text = torch.tensor(list(b"thou art, art thou, you are, are you, "), dtype=torch.uint8).repeat(40)
+    counts = task.count_word_pairs(text, 1, seed=0, fold=False)
+    assert task.words_of("Art thou", fold=False) == ["Art", "thou"]
+    for order in ASKED:
+        right = task.counted_answers(counts, task.pairs(order, ["Well met."]), fold=False)
+        assert right.tolist() == [int(order.endswith(MID)), 0, 0, 0, 0]
 
 
 def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(in_small, monkeypatch):

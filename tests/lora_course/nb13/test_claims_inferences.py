@@ -45,6 +45,14 @@ def test_lora_is_behind_counting_and_full_training_ahead_of_lora_in_both_forms(f
     assert low < 0 < high if form else high < 0
 
 
+@pytest.mark.parametrize("form", ["", MID])
+def test_the_fair_rival_is_ahead_of_lora_and_level_with_full_training_in_both_forms(form):
+    """It keeps capitals, as the models do: for a while the page compared with the one that folds them alone."""
+    (_, behind), (low, high) = (gap(way, "cased", f"question{form}") for way in ("lora", "full"))
+    assert behind < 0 and low < 0 < high
+    assert gap("cased", "counted", "question")[1] < 0, "at the start of a line, folding is a help"
+
+
 def test_full_training_alone_beats_the_coin_in_both_orders_and_in_mid_line_alone():
     """LoRA was below the coin at the start of a line; without the capital it cannot be told from one."""
     for way, expected in {"lora": [True, False, True, None], "full": [True, None, True, True]}.items():

@@ -69,6 +69,40 @@ def test_other_arguments_of_a_measurement_give_another_verdict(cases, number, ex
     assert other.verdict == expected != CLAIMS[number - 1].verdict
 
 
+# --- marks and score -------------------------------------------------------------------------------------------------
+
+
+def test_the_score_counts_what_is_marked():
+    right = [claim.verdict for claim in CLAIMS]
+    wrong = [next(word for word in VERDICTS if word != claim.verdict) for claim in CLAIMS]
+    assert page.readout([None] * 10) == "0 of 10 marked"
+    assert page.readout([*wrong[:2], right[2], *[None] * 7]) == "3 of 10 marked, 1 right"
+    best = right.count(DEPENDS)
+    said = f"10 of 10 marked, 6 right. If you mark 'depends' every time, {best} are right"
+    assert page.readout(wrong[:4] + right[4:]) == said
+    assert page.readout([DEPENDS] * 10).startswith(f"10 of 10 marked, {best} right.")
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """The buttons, and what stands around them."""
+    found = []
+    monkeypatch.setattr(page, "show_widget", found.append)
+    buttons = page.article()
+    return buttons, found[0]
+
+
+def test_a_mark_opens_its_sentence_and_no_other(shown):
+    buttons, around = shown
+    *rest, score = around.children
+    answers = [child for child in rest if getattr(child, "value", None) == ""]
+    assert len(answers) == 10 and "0 of 10 marked" in score.value
+    buttons[2].value = DEPENDS
+    assert [bool(answer.value) for answer in answers] == [row == 2 for row in range(10)]
+    assert "DEPENDS" in answers[2].value
+    assert "1 of 10 marked, 1 right" in score.value and 'role="status"' in score.value
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
@@ -81,6 +115,12 @@ def test_the_page_folds_every_answer():
     assert not re.search(r"TRUE|FALSE|DEPENDS", before)  # nothing is told before it is opened
 
 
-def test_the_table_tells_each_verdict_with_a_sign_for_each_setting():
-    rows = page.verdicts()
-    assert {verdict for _, verdict, _ in rows} == set(VERDICTS) and rows[2][2] == "\u00d7 \u25cf \u25cf"
+def test_the_picture_has_each_sentence_below_its_verdict_with_a_sign_for_each_setting():
+    figure, words = page.verdicts_picture()
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    places = {word: texts.index(f"{word}: {count}") for word, count in page.always().items()}
+    for claim in CLAIMS:
+        before = [word for word, place in places.items() if place < texts.index(claim.sentence)]
+        assert max(before, key=places.get) == claim.verdict
+        assert texts[texts.index(claim.sentence) - 1].count(" ") == len(claim.answers) - 1
+    assert "depends: 3 \u00d7 \u25cf \u25cf, 4 " in words
