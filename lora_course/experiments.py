@@ -115,6 +115,9 @@ EXPERIMENTS = {
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation, six draws", 4),
     "repair": Experiment(repaired_loss, REPAIR_ARMS, "06: can a branch of rank 8 hold the rounding error?", 8),
     "update-rank": Experiment(nb01.update_arm, nb01.UPDATE_ARMS, "01: an update of full rank, cut down", 25),
+    "calibrated-cuts": Experiment(
+        nb01.calibrated, nb01.CALIBRATED_ARMS, "01: the cuts of an update, each at its best temperature", 8
+    ),
     "trained-entries": Experiment(nb01.trained_entries, nb01.ENTRY_ARMS, "01: single entries, trained", 10),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
     "double-quantization": Experiment(

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 
 from lora_course.running.finetune import fine_tune, loss_on, prepared
 from lora_course.running.sweeps import SEEDS, arms_of, seeded
-from lora_edu import GPT, files, load_base, tensor_files
+from lora_edu import GPT, files, load_base, load_text, tensor_files
+from lora_edu.calibration import one_temperature
 from lora_edu.measures import low_rank
 from lora_edu.observing import block_linears
 
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 STEPS = 150
+CALIBRATED = ("components", "shrunk", "remainder")  # what is compared at equal norm
 RATES = {"blocks": 2e-3, "lora": 1e-2}  # the best of notebook 09's sweeps
 
 Pieces = tuple[NDArray, NDArray, NDArray]  # U (d_out, n), S (n,), Vt (n, d_in): the components of an update
@@ -65,6 +67,32 @@ def trained_in_full(steps: int, seed: int, progress: bool) -> tuple[GPT, dict[st
     paths = [f"blocks.{path}" for path in block_linears(base)]
     updates = {path: _weight(tuned, path) - _weight(base, path) for path in paths}  # (d_out, d_in) float32 each
     return base, updates, {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
+
+
+def calibrated(ranks: tuple[int, ...] = (1, 8), *, seed: int = 0, progress: bool = True) -> dict:
+    """The cuts of equal norm once more, each model at the temperature that suits it best, the base too.
+
+    Returns for "base", "whole" and each of CALIBRATED a list (over `ranks`) of [temperature, loss without it, loss with
+    it], all on the second half of the held-out plays, 64 windows of each half.
+    """
+    base, updates, pieces = trained_in_full(STEPS, seed, progress)
+    plays = load_text("shakespeare").validation
+
+    def measured(changes: dict[str, NDArray]) -> list[float]:
+        found = one_temperature(with_changes(base, changes), plays, max_windows=64)
+        return [round(value, 5) for value in found]
+
+    result = {"ranks": list(ranks), "base": [measured({})], "whole": [measured(updates)]}
+    for kind in CALIBRATED:
+        result[kind] = [measured(_changed(AT_RANK[kind], updates, pieces, rank, seed)) for rank in ranks]
+    return result
+
+
+def calibrated_shares(arm: dict, kind: str) -> NDArray:
+    """(ranks, 2): the share of the improvement that a kind keeps, without temperatures and with them."""
+    (_, *base), (_, *whole) = arm["base"][0], arm["whole"][0]  # losses without and with its temperature
+    kept = np.array(arm[kind])[:, 1:]
+    return (np.array(base) - kept) / (np.array(base) - whole)
 
 
 def trained_entries(lr: float, rank: int = 8, *, seed: int = 0, progress: bool = True) -> dict:
@@ -188,4 +216,5 @@ UPDATE_ARMS = {
     **seeded("150 steps", (1, 2), steps=STEPS),
     **seeded("rank 8 trained", rank=8),
 }
+CALIBRATED_ARMS = seeded("150 steps", SEEDS)
 ENTRY_ARMS = arms_of("entries", (0.03,), SEEDS) | arms_of("entries", (0.015, 0.06), (0,))

@@ -9,7 +9,8 @@ import pytest
 from lora_course.experiments import load_results
 from lora_course.nb01 import lab as nb01
 from lora_course.nb01 import pictures
-from lora_edu import train
+from lora_edu import load_base, load_text, train
+from lora_edu.calibration import one_temperature
 from lora_edu.observing import block_linears
 
 AT_NORM = ("components", "shrunk", "remainder")
@@ -82,6 +83,24 @@ def test_the_update_is_of_lower_rank_than_the_weight_in_most_layers_not_in_all()
 def test_what_is_trained_at_rank_8_beats_what_is_cut_to_it():
     for seed, arm in enumerate(ARMS):
         assert STORED[f"rank 8 trained, seed {seed}"]["loss"] < arm["loss"]["components"][AT_8] - 0.1
+
+
+def test_the_strongest_direction_is_mostly_doubt_with_every_seed():
+    arms = load_results("calibrated-cuts")["arms"]
+    for arm in arms.values():
+        rank_1, rank_8 = ({kind: nb01.calibrated_shares(arm, kind)[i] for kind in AT_NORM} for i in (0, 1))
+        assert rank_1["components"][1] < 0.5 * rank_1["components"][0]
+        assert rank_1["components"][1] < rank_1["remainder"][1] < rank_1["shrunk"][1]
+        assert rank_8["remainder"][1] < rank_8["components"][1] < rank_8["shrunk"][1]
+        assert abs(arm["whole"][0][0] - 1) < 0.1 < arm["base"][0][0] - 1  # trained, it is as sure as it should be
+    assert len(arms) == 3
+
+
+def test_the_stored_loss_of_the_base_is_found_again_with_and_without_a_temperature():
+    stored = load_results("calibrated-cuts")["arms"]["150 steps, seed 0"]["base"][0]
+    plays = load_text("shakespeare").validation
+    found = one_temperature(load_base("laptop", device="cpu"), plays, max_windows=64)
+    assert found == pytest.approx(stored, abs=1e-3)
 
 
 # --- the pictures say what was found ---------------------------------------------------------------------------------
