@@ -40,13 +40,13 @@ FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "conten
 FRONT |= {f"notebooks/{CARD}.ipynb": f"{CARD}.html"}
 CARD_HERE = "<!-- the picture of 14 -->"
 TWINS = {  # who reads a page runs no cell
-    "Run the cell and move the dial to the right. Each page's slider wakes so: click the line `# The slider` above "
-    "it, then press Shift+Enter.": "Move the dial to the right.",
-    "into a play's, with the speaker's name between stars?": "into a play's, with a speaker's name?",
+    "Now wake the slider. On every page you do this in the same way: click the line that begins with `# The slider`, "
+    "above the picture, and press Shift+Enter. Then move the dial to the right.": "Move the dial to the right.",
+    "turn into a play, with the speaker's name between stars?": "turn into a play, with a speaker's name?",
     "and run again": "and run again, in JupyterLab",
-    "The dial above plays back stored measurements. Trust them once you have measured one yourself, at half "
-    "strength.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "
-    "stored.",
+    "The dial above plays back measurements that we stored. You can trust them once you have measured one yourself, so "
+    "the next two cells measure both losses at half strength.": "The dial above computes in your browser. Here a "
+    "notebook measured both losses at half strength, and its table compares them with what is stored.",
 }
 DIAL_CELL = "pictures.dial(stored)"  # the cell of notebook 00 in whose place the model runs
 DIAL_HERE = "<!-- the dial -->"  # and a place for it in a text
@@ -74,7 +74,8 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
         if cell.cell_type == "markdown":
             cell.source = sphinx_links(cell.source).replace(DIAL_HERE, DIAL_THERE + ALIVE + hero("", "alive/model.js"))
             for written, twin in TWINS.items():
-                cell.source = cell.source.replace(written, twin)
+                anyhow_broken = r"\s".join(map(re.escape, written.split()))  # its lines may end anywhere
+                cell.source = re.sub(anyhow_broken, lambda _, twin=twin: twin, cell.source)
             continue
         if asked := GUESS.fullmatch(cell.source.strip()):
             key = f"{source.stem[:2]}-{place}"

@@ -102,7 +102,8 @@ def test_a_guess_ends_in_one_mark():
 
 
 def test_every_phrase_with_a_twin_stands_in_a_notebook():
-    texts = "".join(cell.source for path in PAGES for cell in nbformat.read(path, as_version=4).cells)
+    texts = " ".join(cell.source for path in PAGES for cell in nbformat.read(path, as_version=4).cells)
+    texts = " ".join(texts.split())
     assert all(phrase in texts for phrase in (*pages.TWINS, pages.DIAL_CELL, pages.DIAL_HERE))
 
 
