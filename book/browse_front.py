@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from book.browse_looks import OUT_OF_PICTURE
 
 HEAVIEST, SLOWEST = 50_000, 16  # bytes over the network until the dot works; milliseconds of the main thread for a turn
+WIDTHS, NARROWEST, LARGEST_GAP = (900, 1100, 1279, 1280), 300, 60  # of windows, the text beside W, the gap above W
 FIRST_SCREEN = ("LoRA and QLoRA, built by hand", "low-rank adaptation", "Start the course")
 SAID, READY = "document.getElementById('said').textContent", "/Checksum/.test(document.body.textContent)"
 
@@ -37,7 +38,7 @@ def front(browser: Browser, folder: Path) -> list[str]:
     """Everything that is wrong with index.html in `folder`, one line each."""
     address = (folder / "index.html").as_uri()
     wrong = _dot(browser, address) + _first_screen(browser, address) + _without_model(browser, address)
-    wrong += _yours(browser, address) + _refused(browser, address)
+    wrong += _widths(browser, address) + _yours(browser, address) + _refused(browser, address)
     if (size := on_the_wire(browser, folder)) > HEAVIEST:
         wrong.append(f"{size:,} bytes until the dot works")
     return [f"index.html: {finding}" for finding in wrong]
@@ -106,6 +107,19 @@ def _first_screen(browser: Browser, address: str) -> list[str]:
         if (page.evaluate(SAID) == before) != ("reduced_motion" in looks):
             wrong.append(f"it moves where it should not, or does not where it should, {looks}")
         page.close()
+    return wrong
+
+
+def _widths(browser: Browser, address: str) -> list[str]:
+    """Between a phone and a wide screen, the text beside the frozen corner is no thread, and leaves no hole."""
+    page, wrong = browser.new_page(), []
+    page.goto(address)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 800})
+        text, corner, around = (page.locator(f".stage {name}").bounding_box() for name in (".facts", "#W", ".machine"))
+        if text["width"] < NARROWEST or corner["y"] - around["y"] > LARGEST_GAP:
+            wrong.append(f"{width} pixels wide: the text beside W has {text['width']:.0f} of them, or a hole above it")
+    page.close()
     return wrong
 
 
