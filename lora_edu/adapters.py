@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.checks import SHARE, STRENGTH, check, is_real, whole
-from lora_edu.layers import check_plain_linear, layer_size
+from lora_edu.layers import check_plain_linear, check_written_here, layer_size, memory
 from lora_edu.tensor_files import misfit
 
 
@@ -33,6 +33,16 @@ def check_size(base: Any, rank: int, alpha: float, dropout: float, plain: bool, 
     return in_features, out_features
 
 
+def check_own_forward(path: str, layer: nn.Module, what: str) -> None:
+    """Raise ValueError for an adapter with a forward of its own: its tensors do not say what it computes."""
+    kind = next(kind for kind in type(layer).__mro__ if "forward" in vars(kind))
+    if "forward" in vars(layer) or not kind.__module__.startswith("lora_edu."):
+        raise ValueError(
+            f"{path or 'this layer'} {what}: it has a forward of its own (it is a {type(layer).__name__}), so A and B "
+            "alone do not say what it computes. Keep adapter_state(model), and the code beside it"
+        )
+
+
 def check_not_training_merged(layer: Any) -> None:
     """Raise RuntimeError for a merged adapter that is to be trained, or whose scaling has changed since."""
     if layer.training and torch.is_grad_enabled():
@@ -46,9 +56,14 @@ def check_state(slots: dict[str, Tensor], state: Any) -> None:
     check_adapter("the adapter", state)
     if problem := misfit(state, slots, any_float=True):
         raise ValueError(f"the adapter was made for another model: {problem}")
+    first_of: dict[range, str] = {}  # a piece of memory, and the first name of it
     for name, slot in slots.items():
+        check_written_here(name, slot)
         if not state[name].to(slot.dtype).isfinite().all():
             raise ValueError(f"{name} has values that are too large for {slot.dtype}, the type of this model's adapter")
+        first = first_of.setdefault(memory(slot), name)
+        if not torch.equal(state[first].to(slot), state[name].to(slot)):
+            raise ValueError(f"{first} and {name} are one tensor in this model, and two different ones in the adapter")
 
 
 def check_adapter(what: str, state: Any) -> None:

@@ -220,11 +220,6 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, kind) for kind in kinds)
 
 
-def computes(module: nn.Module, kind: type[nn.Module], forward: Callable) -> bool:
-    """Whether a call of this module is `forward` of this class and nothing else: no subclass, no hook, no other one."""
-    return type(module) is kind and kind.forward is forward and "forward" not in vars(module) and not has_hooks(module)
-
-
 def _has_memory(tensor: Any) -> bool:
     """Whether this is a common tensor, and not a sparse one, or one that another library keeps its own way."""
     return type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
@@ -233,7 +228,7 @@ def _has_memory(tensor: Any) -> bool:
 def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
     """Raise ValueError unless all weights can be written into: of plain layers, in memory that no other tensor uses."""
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    places = {name: _memory(tensor) for name, tensor in named if _has_memory(tensor)}
+    places = {name: memory(tensor) for name, tensor in named if _has_memory(tensor)}
     for path, layer in layers.items():
         if is_nf4(layer):
             raise ValueError(
@@ -243,7 +238,8 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
         check_plain_linear(path, layer, what)
         if hasattr(layer, "lora_A"):  # its weight is a sum, made anew each time
             raise ValueError(f"{path} {what}: its base has an adapter of its own, so that no weight holds the sum")
-        here = _memory(layer.weight)
+        check_written_here(path, layer.weight)
+        here = memory(layer.weight)
         users = [name for name, there in places.items() if max(here.start, there.start) < min(here.stop, there.stop)]
         if len(users) > 1 or layer.weight.untyped_storage().nbytes() < layer.weight.nbytes:  # the latter: expanded
             others = ", ".join(name for name in users if not name.startswith(f"{path}.")) or "another layer"
@@ -253,7 +249,16 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
             )
 
 
-def _memory(tensor: Tensor) -> range:
+def check_written_here(path: str, tensor: Tensor) -> None:
+    """Raise ValueError for a tensor that torch lets nobody change here; it would say so when it has changed it."""
+    if tensor.is_inference() and not torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"{path or 'this layer'} was made inside torch.inference_mode(), and its numbers can be changed only "
+            "there: make the model outside, or call this inside, too"
+        )
+
+
+def memory(tensor: Tensor) -> range:
     """The bytes between a tensor's first number and its last; on the meta device, which has none, of its storage."""
     storage = tensor.untyped_storage()
     if not storage.data_ptr():
@@ -261,6 +266,14 @@ def _memory(tensor: Tensor) -> range:
     sides = zip(tensor.shape, tensor.stride(), strict=True)
     length = (1 + sum((size - 1) * stride for size, stride in sides)) * tensor.itemsize if tensor.numel() else 0
     return range(tensor.data_ptr(), tensor.data_ptr() + length)
+
+
+def weight_product(B: Tensor, A: Tensor) -> Tensor:
+    """B A in the type of its factors: `torch.autocast` would round what becomes a weight to 16 bits, and is off."""
+    if B.is_meta:  # no numbers, and a device that autocast does not know
+        return B @ A
+    with torch.autocast(B.device.type, enabled=False):
+        return B @ A
 
 
 # --- its state and its mode ------------------------------------------------------------------------------------------

@@ -19,18 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.adapters import check_combination, check_not_training_merged, check_size, check_state
+from lora_edu.adapters import check_combination, check_not_training_merged, check_own_forward, check_size, check_state
 from lora_edu.checks import check_model
 from lora_edu.layers import (
     SettingsInState,
     check_plain_linear,
     check_writable,
+    check_written_here,
     is_conv1d,
     is_linear,
     plain_modules,
     put_layer,
     replace_layers,
     select_layers,
+    weight_product,
 )
 
 
@@ -127,14 +129,6 @@ class LoRALinear(SettingsInState):
         return f"rank={self.rank}, alpha={self.alpha}, merged={self.merged}"
 
 
-def weight_product(B: Tensor, A: Tensor) -> Tensor:
-    """B A in the type of its factors: `torch.autocast` would round what becomes a weight to 16 bits, and is off."""
-    if B.is_meta:  # no numbers, and a device that autocast does not know
-        return B @ A
-    with torch.autocast(B.device.type, enabled=False):
-        return B @ A
-
-
 # --- adapters of a whole model -------------------------------------------------------------------------------------
 
 
@@ -213,6 +207,7 @@ def unmerge(model: nn.Module) -> nn.Module:
     """
     layers = {path: layer for path, layer in _layers_to_merge(model).items() if layer.merged}
     for path, layer in layers.items():
+        check_written_here(path, layer.base.weight)
         if not _turned(layer, layer._restored).isfinite().all():
             raise ValueError(f"{path} cannot be unmerged: a row was scaled by 0, or overflowed. Load the base again")
     for layer in layers.values():
@@ -284,6 +279,7 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
 def _check_mergeable(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
     check_writable(model, {path: layer.base for path, layer in layers.items()}, "cannot be merged")
     for path, layer in layers.items():
+        check_own_forward(path, layer, "cannot be merged")
         if not _turned(layer, layer._changed).isfinite().all():
             raise ValueError(
                 f"the update of {path} gives weights of {layer.base.weight.dtype} that are not finite: merging it "

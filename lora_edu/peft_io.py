@@ -21,6 +21,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lora_edu.adapters import check_own_forward
 from lora_edu.checks import STRENGTH, check, whole
 from lora_edu.files import take_lock
 from lora_edu.layers import is_conv1d, layer_size, plain_modules, replace_layers
@@ -55,6 +56,8 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     first = next(iter(layers.values()))
     if (settings := getattr(first, "peft_settings", {})) is None:
         raise ValueError(f"{type(first).__name__} cannot be saved as it is: {first.why_not_saved}")
+    for name, layer in layers.items():
+        check_own_forward(name, layer, "cannot be saved")
     if len({(layer.rank, layer.scaling, type(layer), layer.dropout.p) for layer in layers.values()}) > 1:
         raise ValueError("the adapters differ in rank, alpha, dropout or kind, and the file holds one of each")
     config = {
@@ -67,6 +70,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
     } | settings
+    _warn_of_what_is_left_out(modules[""], layers.values())
     note = {"trained_as": f"rsLoRA, alpha {first.alpha:g}"} if type(first) is RsLoRALinear else {}  # for inspect
     text = json.dumps(config, indent=2) + "\n"
     with take_lock(_lock_of(folder), wait=-1):  # of two processes that save here, one waits: no file of each
@@ -77,6 +81,19 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         with staging(folder / CONFIG) as path:
             path.write_text(text, encoding="utf-8")
     return folder
+
+
+def _warn_of_what_is_left_out(model: nn.Module, layers: Iterable[LoRALinear]) -> None:
+    """Say so if something is trained beside the adapters, such as a head: the file has no place for it."""
+    saved = {id(getattr(layer, name)) for layer in layers for name in layer.saved}
+    others = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in saved]
+    if others:
+        more = f" (and {len(others) - 1} more)" if others[1:] else ""
+        warnings.warn(
+            f"the file holds the adapters alone: {others[0]}{more} is trained, too (requires_grad), and is not in it. "
+            "Save it beside the file, or freeze it",
+            stacklevel=3,
+        )
 
 
 def _lock_of(folder: Path) -> Path:

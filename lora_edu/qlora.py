@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from lora_edu.adapters import check_own_forward
 from lora_edu.engine import compiling  # the door to the compiled product
 from lora_edu.layers import (
     check_plain_linear,
+    check_written_here,
     is_conv1d,
     is_linear,
     is_nf4,
@@ -241,7 +243,9 @@ def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
         raise ValueError("no layer in 4 bits has an adapter: call quantize_linears(model), then add_lora(...)")
     for path, layer in layers.items():
         check_plain_linear(path, layer, "cannot be merged")
+        check_own_forward(path, layer, "cannot be merged")
         check_plain_linear(path, layer.base, "cannot be merged")
+        check_written_here(path, layer.base.codes)
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same lots for every device
     for layer in layers.values():
         q, wanted = layer.base.quantized, (layer.base.dequantize().float() + layer.delta_weight()).flatten()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from conftest import moved, random_gpt
-from stopped_runs import assert_unchanged, everything
+from stopped_runs import assert_unchanged, everything, refused
 
 from lora_edu import dequantize_linears, load_adapter, merge_into_nf4, quantize_linears, save_adapter
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unload, unmerge
@@ -82,3 +82,41 @@ def test_autocast_forgets_the_copy_that_it_had_of_a_tensor_written_into(work):
         inside = model(TOKENS)[0]
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(inside, model(TOKENS)[0])
+
+
+# --- inference mode --------------------------------------------------------------------------------------------------
+# torch changes a tensor that was made there, and only then refuses: a model was merged by half, or unmerged unawares.
+
+
+def made_inside(change=lambda model: model):
+    with torch.inference_mode():
+        return change(adapted())
+
+
+def half_made_inside():
+    model, inside = adapted(), made_inside()
+    model.blocks[1] = inside.blocks[1]
+    return model
+
+
+def in_4_bits_inside():
+    with torch.inference_mode():
+        return quantized()
+
+
+REFUSED_OUTSIDE = {
+    "merge": (half_made_inside, merge),
+    "unmerge": (lambda: made_inside(merge), unmerge),
+    "load_adapter_state": (half_made_inside, lambda model: load_adapter_state(model, adapter_state(adapted()))),
+    "PiSSA": (lambda: unload(half_made_inside()), lambda model: add_variant(model, "PiSSA", 2, 4, ["q_proj"])),
+    "merge_into_nf4": (in_4_bits_inside, merge_into_nf4),
+}
+
+
+@pytest.mark.parametrize(("build", "work"), REFUSED_OUTSIDE.values(), ids=REFUSED_OUTSIDE)
+def test_what_was_made_in_inference_mode_is_not_changed_outside(build, work):
+    model = build()
+    with refused(model, ValueError, r"made inside torch.inference_mode\(\)"):
+        work(model)
+    with torch.inference_mode():  # the control
+        work(model)
