@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_edu.checks import GENERATOR, NOT_NEGATIVE, check, check_tokens, optional, whole, with_checked_tokens
-from lora_edu.layers import computes, evaluating
+from lora_edu.layers import evaluating, has_hooks
 
 CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
@@ -213,15 +213,13 @@ class KVCache:
     """The keys and values of the tokens that a model has read, kept so that the next token is read alone.
 
     A token's key and value depend on the tokens before it only, and never change again: so n tokens cost n passes over
-    one token each, and not over 1 + 2 + ... + n. The arithmetic is that of the `forward` of GPT, Block and Attention:
-    a model in which one of them has hooks, or is another, is read in full.
+    one token each, and not over 1 + 2 + ... + n. The arithmetic is that of the classes above: a model in which a part
+    has hooks, is another or may look at other positions is read in full.
     """
 
     def __init__(self, model: GPT):
         self.model, self.length = model, 0
-        repeated = [(model, GPT)] + [(block, Block) for block in model.blocks]
-        repeated += [(block.attention, Attention) for block in model.blocks if isinstance(block, Block)]
-        self.is_plain = all(computes(part, kind, FORWARDS[kind]) for part, kind in repeated)
+        self.is_plain = is_as_written(model)
         self.pairs: list[tuple[Tensor, Tensor] | None] = [None] * len(model.blocks)  # (B, H, length, D) each
 
     def read(self, tokens: Tensor) -> Tensor:
@@ -246,7 +244,31 @@ class KVCache:
         return layer.o_proj(mixed.transpose(1, 2).flatten(-2))
 
 
-FORWARDS = {kind: kind.forward for kind in (GPT, Block, Attention)}  # as they are written above
+WRITTEN = {kind: dict(vars(kind)) for kind in (GPT, Block, Attention, MLP)}  # the classes, as they are written above
+ONE_BY_ONE = (nn.ModuleList, nn.Embedding, nn.LayerNorm, nn.Linear, nn.Dropout)  # each position by itself
+
+
+def is_as_written(model: GPT) -> bool:
+    """Whether all that a model computes is what the classes above say: no hook, no other part, no method replaced."""
+    places: dict[nn.Module, type[nn.Module]] = {model: GPT}
+    for block in model.blocks:
+        places[block] = Block
+        if type(block) is Block:
+            places |= {block.attention: Attention, block.mlp: MLP}
+    if nn.modules.module._has_any_global_hook():
+        return False
+    return all(_is_plain(module, places.get(module)) for module in model.modules())
+
+
+def _is_plain(module: nn.Module, wanted: type[nn.Module] | None) -> bool:
+    """Whether a module is unchanged, and of the class that is wanted in its place, or one that works one by one."""
+    kind = type(module)
+    replaced = [name for name in vars(module) if callable(getattr(kind, name, None))]
+    if replaced or has_hooks(module):
+        return False
+    if wanted or kind in WRITTEN:
+        return kind is wanted and dict(vars(kind)) == WRITTEN[kind]
+    return kind in ONE_BY_ONE or kind.__module__.startswith("lora_edu.")
 
 
 def sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None = None) -> Tensor:

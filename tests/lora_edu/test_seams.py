@@ -18,7 +18,7 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu import GPT, adapters_off, load_adapter, merge_into_nf4, peft_io, quantize_linears, save_adapter
-from lora_edu.gpt import Attention, Block, KVCache, encode
+from lora_edu.gpt import MLP, Attention, Block, KVCache, encode
 from lora_edu.lora import add_lora, lora_layers, merge, unmerge
 from lora_edu.variants import add_variant
 
@@ -28,10 +28,37 @@ class Louder(Block):
         return 2 * super().forward(x)
 
 
+class Shifted(MLP):
+    def forward(self, x):
+        return super().forward(x - x.roll(1, 1))
+
+
+class Backwards(nn.Module):
+    def forward(self, x):
+        return x.cumsum(1)
+
+
+def by_position(place, x, y):
+    return y * torch.arange(1, y.shape[1] + 1)[:, None]
+
+
+def split_by_position(x):
+    return by_position(0, 0, x).unflatten(-1, (TINY.n_heads, -1)).transpose(1, 2)
+
+
 # A model that is not what is written in gpt.py, in one of the ways in which a reader changes one.
 CHANGES = {
     "a hook on a block": lambda model: model.blocks[0].register_forward_hook(lambda place, x, y: 0 * y),
     "a hook on an attention": lambda model: model.blocks[1].attention.register_forward_hook(lambda place, x, y: 0 * y),
+    "a hook on an embedding": lambda model: model.token_embedding.register_forward_hook(by_position),
+    "a hook on a linear layer": lambda model: model.blocks[0].mlp.up_proj.register_forward_hook(by_position),
+    "a hook before a norm": lambda model: model.final_norm.register_forward_pre_hook(lambda place, x: x[0].cumsum(1)),
+    "an MLP that looks back": lambda model: setattr(model.blocks[0], "mlp", Shifted(TINY)),
+    "an attention for an MLP": lambda model: setattr(model.blocks[0], "mlp", Attention(TINY)),
+    "an MLP's forward replaced": lambda model: setattr(model.blocks[1].mlp, "forward", lambda x: x.roll(1, 1)),
+    "another norm": lambda model: setattr(model, "final_norm", Backwards()),
+    "what runs a block replaced": lambda model: setattr(model, "_run_block", lambda block, x: block(x).roll(1, 1)),
+    "heads split in another way": lambda model: setattr(model.blocks[0].attention, "split_heads", split_by_position),
     "a block's forward replaced": lambda model: setattr(model.blocks[0], "forward", lambda x: 2 * x),
     "a block of another class": lambda model: model.blocks.__setitem__(1, Louder(TINY)),
     "a model of another class": lambda model: setattr(model, "__class__", type("Other", (GPT,), {"forward": backward})),
@@ -56,9 +83,21 @@ def test_generate_computes_what_the_model_computes(change):
     assert KVCache(model).is_plain == change.endswith("no change")
 
 
-def test_generate_hears_a_class_that_was_changed(monkeypatch):
-    monkeypatch.setattr(Attention, "forward", lambda self, x: 0 * x)
+@pytest.mark.parametrize(("kind", "name"), [(Attention, "forward"), (MLP, "forward"), (GPT, "_run_block")])
+def test_generate_hears_a_class_that_was_changed(kind, name, monkeypatch):
+    assert KVCache(GPT(TINY)).is_plain
+    monkeypatch.setattr(kind, name, lambda self, x: 0 * x)
     assert not KVCache(GPT(TINY)).is_plain
+    monkeypatch.undo()
+    assert KVCache(GPT(TINY)).is_plain
+
+
+def test_generate_hears_a_hook_on_all_modules():
+    model = random_gpt()
+    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
+    assert not KVCache(model).is_plain
+    hook.remove()
+    assert KVCache(model).is_plain
 
 
 @pytest.mark.parametrize("double_quant", [False, True])
