@@ -141,7 +141,9 @@ def select_layers(
 
 def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
     """Put a layer in the place of the one at this path, in the same mode."""
-    put_layer(model, path, layer.train(model.get_submodule(path).training))
+    parent, _, name = path.rpartition(".")
+    layer.train(model.get_submodule(path).training)  # in the mode of the one before
+    setattr(model.get_submodule(parent), name, layer)
 
 
 def put_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
