@@ -58,7 +58,7 @@ def a_card():
         patch(FakeTensor, "tolist", lambda tensor: tensor.cpu().tolist())  # number by number took half of the time
         patch(torch.utils, "swap_tensors")  # `.to("cuda")` on the card has nothing to do, and torch no way to do it
         patch(layers, "_has_memory", lambda tensor: tensor.layout == torch.strided)  # else a foreign type is refused
-        patch(layers, "_memory", lambda tensor: range(at := tensor.untyped_storage()._cdata, at + 1))  # it has none
+        patch(layers, "memory", lambda tensor: range(at := tensor.untyped_storage()._cdata, at + 1))  # it has none
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         yield stack.enter_context(Card())
 
